@@ -1,0 +1,230 @@
+// The gated delta rule, CHUNK tokens at a time: the same function as gated_delta_rule_recurrent, other rounding.
+//                                                                     HF: torch_chunk_gated_delta_rule; arXiv:2412.06464 §3.3
+// With c = cumsum(g) inside the chunk and D[i, j] = exp(c_i - c_j) for j <= i:
+//   u_i = beta_i (v_i - exp(c_i) S^T k_i) - sum_{j < i} M[i, j] u_j         M = diag(beta) K K^T * D, by substitution, in order
+//   o_i = (exp(c_i) S^T q_i + sum_{j <= i} P[i, j] u_j) / sqrt(Dk)          P = Q K^T * D
+//   S  <- exp(c_n) S + sum_i exp(c_n - c_i) k_i u_i^T
+// S is read and written once for CHUNK tokens instead of once for each. The state at the start of the chunk is at hand, so that W of the paper
+// (the system solved for the keys) is never formed. Shapes as in gated_delta_rule.ts; scratch: [H, CHUNKED_SCRATCH] bytes.
+// The three products with S are f32; what is left, the square matrices and the substitution, is 5% of the arithmetic and done in f64.
+// The cut of the prompt moves the chunks and with them the last bits: strict mode uses the recurrence.
+
+import { exp64 } from './math';
+import { dot64, high64, low64, narrow } from './simd';
+
+const CHUNK: i32 = 16;
+const ROW: usize = CHUNK * 8;
+// Offsets into a head's scratch: f64 c, decay_in, decay_out [CHUNK], M, P [CHUNK][CHUNK], u [CHUNK][8]; f32 r [CHUNK][8]
+const C_AT: usize = 0;
+const DECAY_IN_AT: usize = ROW;
+const DECAY_OUT_AT: usize = 2 * ROW;
+const M_AT: usize = 3 * ROW;
+const P_AT: usize = M_AT + <usize>CHUNK * ROW;
+const U_AT: usize = P_AT + <usize>CHUNK * ROW;
+const R_AT: usize = U_AT + CHUNK * 64;
+export const CHUNKED_SCRATCH: usize = R_AT + CHUNK * 32;
+
+/** out[4][8] = x[4 rows][Dk] S[Dk][8 columns]. */
+@inline
+function rows_state(out: usize, x: usize, ldx: usize, S: usize, lds: usize, Dk: i32): void {
+  const x1 = x + ldx, x2 = x1 + ldx, x3 = x2 + ldx;
+  let a0 = f32x4.splat(0), a1 = f32x4.splat(0), b0 = f32x4.splat(0), b1 = f32x4.splat(0);
+  let c0 = f32x4.splat(0), c1 = f32x4.splat(0), d0 = f32x4.splat(0), d1 = f32x4.splat(0);
+  for (let i: usize = 0; i < <usize>Dk << 2; i += 4) {
+    const s0 = v128.load(S), s1 = v128.load(S, 16);
+    let xi = v128.load32_splat(x + i);
+    a0 = f32x4.add(a0, f32x4.mul(xi, s0));
+    a1 = f32x4.add(a1, f32x4.mul(xi, s1));
+    xi = v128.load32_splat(x1 + i);
+    b0 = f32x4.add(b0, f32x4.mul(xi, s0));
+    b1 = f32x4.add(b1, f32x4.mul(xi, s1));
+    xi = v128.load32_splat(x2 + i);
+    c0 = f32x4.add(c0, f32x4.mul(xi, s0));
+    c1 = f32x4.add(c1, f32x4.mul(xi, s1));
+    xi = v128.load32_splat(x3 + i);
+    d0 = f32x4.add(d0, f32x4.mul(xi, s0));
+    d1 = f32x4.add(d1, f32x4.mul(xi, s1));
+    S += lds;
+  }
+  v128.store(out, a0);
+  v128.store(out, a1, 16);
+  v128.store(out, b0, 32);
+  v128.store(out, b1, 48);
+  v128.store(out, c0, 64);
+  v128.store(out, c1, 80);
+  v128.store(out, d0, 96);
+  v128.store(out, d1, 112);
+}
+
+/** out[8] = x[Dk] S[Dk][8 columns]. */
+@inline
+function row_state(out: usize, x: usize, S: usize, lds: usize, Dk: i32): void {
+  let a0 = f32x4.splat(0), a1 = f32x4.splat(0);
+  for (let i = 0; i < Dk; i++) {
+    const xi = v128.load32_splat(x + (<usize>i << 2));
+    a0 = f32x4.add(a0, f32x4.mul(xi, v128.load(S)));
+    a1 = f32x4.add(a1, f32x4.mul(xi, v128.load(S, 16)));
+    S += lds;
+  }
+  v128.store(out, a0);
+  v128.store(out, a1, 16);
+}
+
+/** r[n][8] = x[n rows][Dk] S. */
+@inline
+function chunk_state(r: usize, x: usize, ldx: usize, S: usize, lds: usize, Dk: i32, n: i32): void {
+  let i = 0;
+  for (; i + 4 <= n; i += 4) rows_state(r + (<usize>i << 5), x + <usize>i * ldx, ldx, S, lds, Dk);
+  for (; i < n; i++) row_state(r + (<usize>i << 5), x + <usize>i * ldx, S, lds, Dk);
+}
+
+/** One chunk of n tokens for 8 columns; s is the head's scratch with decays, M and P filled in. */
+@inline
+function chunk8(
+  o: usize, q: usize, k: usize, v: usize, beta: usize, S: usize, s: usize,
+  n: i32, ldk: usize, ldv: usize, lds: usize, ldb: usize, Dk: i32, scale: f64,
+): void {
+  const u = s + U_AT, r = s + R_AT;
+  chunk_state(r, k, ldk, S, lds, Dk, n);
+  for (let i = 0; i < n; i++) {
+    const decay = v128.load64_splat(s + DECAY_IN_AT + (<usize>i << 3)), b = f64x2.splat(<f64>load<f32>(beta + <usize>i * ldb));
+    const vi = v + <usize>i * ldv, ri = r + (<usize>i << 5), ui = u + (<usize>i << 6);
+    const v0 = v128.load(vi), v1 = v128.load(vi, 16), r0 = v128.load(ri), r1 = v128.load(ri, 16);
+    let u0 = f64x2.mul(b, f64x2.sub(low64(v0), f64x2.mul(decay, low64(r0))));
+    let u1 = f64x2.mul(b, f64x2.sub(high64(v0), f64x2.mul(decay, high64(r0))));
+    let u2 = f64x2.mul(b, f64x2.sub(low64(v1), f64x2.mul(decay, low64(r1))));
+    let u3 = f64x2.mul(b, f64x2.sub(high64(v1), f64x2.mul(decay, high64(r1))));
+    for (let j = 0; j < i; j++) {
+      const m = v128.load64_splat(s + M_AT + <usize>i * ROW + (<usize>j << 3)), uj = u + (<usize>j << 6);
+      u0 = f64x2.sub(u0, f64x2.mul(m, v128.load(uj)));
+      u1 = f64x2.sub(u1, f64x2.mul(m, v128.load(uj, 16)));
+      u2 = f64x2.sub(u2, f64x2.mul(m, v128.load(uj, 32)));
+      u3 = f64x2.sub(u3, f64x2.mul(m, v128.load(uj, 48)));
+    }
+    v128.store(ui, u0);
+    v128.store(ui, u1, 16);
+    v128.store(ui, u2, 32);
+    v128.store(ui, u3, 48);
+  }
+  chunk_state(r, q, ldk, S, lds, Dk, n);
+  for (let i = 0; i < n; i++) {
+    const decay = v128.load64_splat(s + DECAY_IN_AT + (<usize>i << 3)), ri = r + (<usize>i << 5), oi = o + <usize>i * ldv;
+    const r0 = v128.load(ri), r1 = v128.load(ri, 16);
+    let o0 = f64x2.mul(decay, low64(r0)), o1 = f64x2.mul(decay, high64(r0));
+    let o2 = f64x2.mul(decay, low64(r1)), o3 = f64x2.mul(decay, high64(r1));
+    for (let j = 0; j <= i; j++) {
+      const p = v128.load64_splat(s + P_AT + <usize>i * ROW + (<usize>j << 3)), uj = u + (<usize>j << 6);
+      o0 = f64x2.add(o0, f64x2.mul(p, v128.load(uj)));
+      o1 = f64x2.add(o1, f64x2.mul(p, v128.load(uj, 16)));
+      o2 = f64x2.add(o2, f64x2.mul(p, v128.load(uj, 32)));
+      o3 = f64x2.add(o3, f64x2.mul(p, v128.load(uj, 48)));
+    }
+    const c = f64x2.splat(scale);
+    v128.store(oi, narrow(f64x2.mul(o0, c), f64x2.mul(o1, c)));
+    v128.store(oi, narrow(f64x2.mul(o2, c), f64x2.mul(o3, c)), 16);
+  }
+  // r <- exp(c_n - c_i) u_i in f32, for the product with the keys
+  for (let i = 0; i < n; i++) {
+    const decay = v128.load64_splat(s + DECAY_OUT_AT + (<usize>i << 3)), ui = u + (<usize>i << 6), ri = r + (<usize>i << 5);
+    v128.store(ri, narrow(f64x2.mul(decay, v128.load(ui)), f64x2.mul(decay, v128.load(ui, 16))));
+    v128.store(ri, narrow(f64x2.mul(decay, v128.load(ui, 32)), f64x2.mul(decay, v128.load(ui, 48))), 16);
+  }
+  const decay = f32x4.splat(<f32>load<f64>(s + DECAY_IN_AT + (<usize>(n - 1) << 3)));
+  for (let d = 0; d < Dk; d++) {
+    let kd = k + (<usize>d << 2), ri = r;
+    let a0 = f32x4.splat(0), a1 = f32x4.splat(0);
+    for (let i = 0; i < n; i++) {
+      const ki = v128.load32_splat(kd);
+      a0 = f32x4.add(a0, f32x4.mul(ki, v128.load(ri)));
+      a1 = f32x4.add(a1, f32x4.mul(ki, v128.load(ri, 16)));
+      kd += ldk;
+      ri += 32;
+    }
+    v128.store(S, f32x4.add(f32x4.mul(decay, v128.load(S)), a0));
+    v128.store(S, f32x4.add(f32x4.mul(decay, v128.load(S, 16)), a1), 16);
+    S += lds;
+  }
+}
+
+/** The same for one column, for a Dv that 8 does not divide. */
+@inline
+function chunk1(
+  o: usize, q: usize, k: usize, v: usize, beta: usize, S: usize, s: usize,
+  n: i32, ldk: usize, ldv: usize, lds: usize, ldb: usize, Dk: i32, scale: f64,
+): void {
+  const u = s + U_AT;
+  for (let i = 0; i < n; i++) {
+    const r = column_dot(k + <usize>i * ldk, S, lds, Dk);
+    let ui = <f64>load<f32>(beta + <usize>i * ldb) * (<f64>load<f32>(v + <usize>i * ldv) - load<f64>(s + DECAY_IN_AT + (<usize>i << 3)) * r);
+    for (let j = 0; j < i; j++) ui -= load<f64>(s + M_AT + <usize>i * ROW + (<usize>j << 3)) * load<f64>(u + (<usize>j << 3));
+    store<f64>(u + (<usize>i << 3), ui);
+  }
+  for (let i = 0; i < n; i++) {
+    let oi = load<f64>(s + DECAY_IN_AT + (<usize>i << 3)) * column_dot(q + <usize>i * ldk, S, lds, Dk);
+    for (let j = 0; j <= i; j++) oi += load<f64>(s + P_AT + <usize>i * ROW + (<usize>j << 3)) * load<f64>(u + (<usize>j << 3));
+    store<f32>(o + <usize>i * ldv, <f32>(oi * scale));
+  }
+  const decay = load<f64>(s + DECAY_IN_AT + (<usize>(n - 1) << 3));
+  for (let d = 0; d < Dk; d++) {
+    const at = S + <usize>d * lds;
+    let a = decay * <f64>load<f32>(at);
+    for (let i = 0; i < n; i++) {
+      a += <f64>load<f32>(k + <usize>i * ldk + (<usize>d << 2)) * load<f64>(s + DECAY_OUT_AT + (<usize>i << 3)) * load<f64>(u + (<usize>i << 3));
+    }
+    store<f32>(at, <f32>a);
+  }
+}
+
+@inline
+function column_dot(x: usize, S: usize, lds: usize, Dk: i32): f64 {
+  let r: f64 = 0;
+  for (let d = 0; d < Dk; d++) r += <f64>load<f32>(x + (<usize>d << 2)) * <f64>load<f32>(S + <usize>d * lds);
+  return r;
+}
+
+/** Value heads [begin, end). */
+export function gated_delta_rule_chunked(
+  o: usize, q: usize, k: usize, v: usize, g: usize, beta: usize, S: usize, scratch: usize,
+  T: i32, Hk: i32, H: i32, Dk: i32, Dv: i32, begin: i32, end: i32,
+): void {
+  const scale = 1.0 / sqrt(<f64>Dk);
+  const ldk = <usize>Hk * Dk << 2, ldv = <usize>H * Dv << 2, lds = <usize>Dv << 2, ldb = <usize>H << 2;
+  const repeat = H / Hk;
+  for (let h = begin; h < end; h++) {
+    const s = scratch + <usize>h * CHUNKED_SCRATCH;
+    const Sh = S + (<usize>h * Dk * Dv << 2);
+    for (let t = 0; t < T; t += CHUNK) {
+      const n = min(CHUNK, T - t);
+      const kt = k + <usize>t * ldk + (<usize>(h / repeat) * Dk << 2), qt = q + <usize>t * ldk + (<usize>(h / repeat) * Dk << 2);
+      const vt = v + <usize>t * ldv + (<usize>h * Dv << 2), ot = o + <usize>t * ldv + (<usize>h * Dv << 2);
+      const gt = g + (<usize>t * H + h << 2), bt = beta + (<usize>t * H + h << 2);
+
+      let c: f64 = 0;
+      for (let i = 0; i < n; i++) {
+        c += <f64>load<f32>(gt + <usize>i * ldb);
+        store<f64>(s + C_AT + (<usize>i << 3), c);
+        store<f64>(s + DECAY_IN_AT + (<usize>i << 3), exp64(c));
+      }
+      for (let i = 0; i < n; i++) {
+        const ci = load<f64>(s + C_AT + (<usize>i << 3));
+        store<f64>(s + DECAY_OUT_AT + (<usize>i << 3), exp64(c - ci));
+        const b = <f64>load<f32>(bt + <usize>i * ldb);
+        for (let j = 0; j <= i; j++) {
+          const D = exp64(ci - load<f64>(s + C_AT + (<usize>j << 3)));
+          const at = <usize>i * ROW + (<usize>j << 3);
+          store<f64>(s + M_AT + at, b * D * dot64(kt + <usize>i * ldk, kt + <usize>j * ldk, Dk));
+          store<f64>(s + P_AT + at, D * dot64(qt + <usize>i * ldk, kt + <usize>j * ldk, Dk));
+        }
+      }
+      let j = 0;
+      for (; j + 8 <= Dv; j += 8) {
+        const at = <usize>j << 2;
+        chunk8(ot + at, qt, kt, vt + at, bt, Sh + at, s, n, ldk, ldv, lds, ldb, Dk, scale);
+      }
+      for (; j < Dv; j++) {
+        const at = <usize>j << 2;
+        chunk1(ot + at, qt, kt, vt + at, bt, Sh + at, s, n, ldk, ldv, lds, ldb, Dk, scale);
+      }
+    }
+  }
+}

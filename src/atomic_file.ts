@@ -1,0 +1,43 @@
+import type { FileHandle } from 'node:fs/promises';
+import { ArgumentError } from './errors.ts';
+
+const REASONS: Readonly<Record<string, string>> = {
+  ENOENT: 'no such folder',
+  ENOTDIR: 'a file in the place of a folder',
+  EACCES: 'no permission to write it',
+  EISDIR: 'a folder',
+  ENOSPC: 'a full disk',
+};
+
+/**
+ * Writes a file that is there in full or not at all (Node only).
+ * @param write writes it; false discards it
+ * @returns what `write` returned
+ * @throws {ArgumentError} when it cannot be written
+ */
+export async function writeAtomically(path: string, write: (file: FileHandle) => Promise<boolean>): Promise<boolean> {
+  const { open, rename, rm } = await import('node:fs/promises');
+  const temporary = `${path}.${process.pid}.tmp`;
+  let file: FileHandle | undefined;
+  try {
+    file = await open(temporary, 'wx');
+    const complete = await write(file);
+    await file.close();
+    if (complete) await rename(temporary, path);
+    return complete;
+  } catch (error) {
+    throw isSystemError(error) ? unwritable(path, error) : error;
+  } finally {
+    await file?.close();
+    await rm(temporary, { force: true });
+  }
+}
+
+function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && 'syscall' in error;
+}
+
+function unwritable(path: string, cause: NodeJS.ErrnoException): ArgumentError {
+  const found = REASONS[cause.code ?? ''] ?? cause.message;
+  return new ArgumentError({ where: path, expected: 'a file that can be written', found, fix: 'Choose another path.' }, { cause });
+}

@@ -1,0 +1,208 @@
+import { ArgumentError, type Problem, TokenizerError } from './errors.ts';
+import { isObject, kindOf, parseJsonObject, readTextFile } from './text_file.ts';
+import { anyOf, escapeRegExp, type Tokenizer } from './tokenizer.ts';
+
+/** The chat template of a model folder. */
+export interface ChatTemplate {
+  /** Jinja source by name; `default` is for all chats that no other one is for, `tool_use` for those with tools. */
+  readonly sources: ReadonlyMap<string, string>;
+  /** What the template may write besides: `bos_token`, `eos_token` and their like. */
+  readonly variables: Readonly<Record<string, string>>;
+}
+
+/** One turn. A template may look at more fields than these two, for example at `function_calls`. */
+export interface ChatMessage {
+  readonly role: string;
+  readonly content: string;
+  readonly [field: string]: unknown;
+}
+
+/** What is rendered. HF: PreTrainedTokenizerBase.apply_chat_template. */
+export interface Chat {
+  readonly messages: readonly ChatMessage[];
+  /** JSON schemas of the functions that the model may call. Default: none. */
+  readonly tools?: readonly unknown[] | undefined;
+  /** Whether the text ends where the assistant's answer begins. */
+  readonly addGenerationPrompt: boolean;
+}
+
+/** A template is a program out of a model's files: it ends in time, or is ended. */
+export interface RenderLimits {
+  /** From start to text. Default 5000. */
+  readonly deadline_ms?: number | undefined;
+  /** Length of the text, in UTF-16 code units. Default 2^22. */
+  readonly maxChars?: number | undefined;
+}
+
+const SPECIAL_TOKENS = ['bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token'];
+const MAX_HEAP_MB = 256;
+
+// Runs in a worker, which alone can be stopped in the middle of a loop and has a heap of its own to fill. A string, so that the same lines
+// run from the sources under a test runner and from the built package.
+const WORKER = `
+  const { parentPort, workerData } = require('node:worker_threads');
+  const { Template } = require(workerData.jinja);
+  const text = new Template(workerData.source).render(workerData.variables);
+  parentPort.postMessage(text.length > workerData.maxChars ? { length: text.length } : { text });
+`;
+
+/**
+ * Finds the chat template of a model folder (Node only): chat_template.jinja, or else `chat_template` in tokenizer_config.json.
+ * HF: PreTrainedTokenizerBase.from_pretrained.
+ * @returns null when the folder has none
+ * @throws TokenizerError with every problem of the two files
+ */
+export async function readChatTemplate(folder: string): Promise<ChatTemplate | null> {
+  const { join } = await import('node:path');
+  const configPath = join(folder, 'tokenizer_config.json');
+  const configText = await readTextFile(configPath, TokenizerError);
+  const config = configText === null ? {} : parseJsonObject(configText, configPath, TokenizerError);
+  const problems: Problem[] = [];
+  const fix = 'Use the tokenizer_config.json of the release.';
+
+  const variables: Record<string, string> = {};
+  for (const name of SPECIAL_TOKENS) {
+    const token = config[name];
+    const content = isObject(token) ? token.content : token; // a serialised AddedToken, or its text
+    if (typeof content === 'string') variables[name] = content;
+    else if (token != null) problems.push({ where: `${configPath}: ${name}`, expected: 'the text of a token', found: kindOf(token), fix });
+  }
+
+  const jinja = await readTextFile(join(folder, 'chat_template.jinja'), TokenizerError);
+  const sources = new Map<string, string>();
+  const given = jinja ?? config.chat_template ?? [];
+  for (const entry of Array.isArray(given) ? given : [{ name: 'default', template: given }]) {
+    const { name, template } = isObject(entry) ? entry : {};
+    if (typeof name === 'string' && typeof template === 'string') sources.set(name, template);
+    else
+      problems.push({
+        where: `${configPath}: chat_template`,
+        expected: 'a template, or a list of them with names',
+        found: kindOf(given),
+        fix,
+      });
+  }
+  if (problems.length > 0) throw new TokenizerError(problems);
+  return sources.size === 0 ? null : { sources, variables };
+}
+
+/**
+ * Writes a chat as the model's template does (Node only). In the text, a special token of the template cannot be told from the same
+ * characters in a message: for ids use `encodeChat`.
+ * @throws ArgumentError when a message has no role or content, or either is no string
+ * @throws TokenizerError when the template is faulty, refuses the chat (its message is quoted), or is stopped at a limit
+ */
+export async function renderChat(template: ChatTemplate, chat: Chat, limits: RenderLimits = {}): Promise<string> {
+  checkMessages(chat.messages);
+  const { messages, tools = null, addGenerationPrompt } = chat;
+  const variables = { ...template.variables, messages, tools, documents: null, add_generation_prompt: addGenerationPrompt };
+  return await render(chooseSource(template, chat), variables, limits);
+}
+
+/**
+ * Turns a chat into the prompt of the model (Node only). Special tokens come from the template alone: one that begins inside a message, or in
+ * anything else of the chat, is encoded as the characters it is made of, so no message can end its turn and begin another's.
+ * For chats without such text the ids are those of HF apply_chat_template.
+ *
+ * Before rendering, a character that occurs nowhere is put after the first character of each special token in the chat, also of one that the
+ * text breaks off at its end; afterwards it is taken out. All other text passes through the template unchanged. What this cannot see is a
+ * template that itself cuts pieces out of messages and joins the rest.
+ * @returns the text, as `renderChat` gives it, and its token ids
+ * @throws as `renderChat`; TokenizerError for lone surrogates
+ */
+export async function encodeChat(
+  tokenizer: Tokenizer,
+  template: ChatTemplate,
+  chat: Chat,
+  limits: RenderLimits = {},
+): Promise<{ text: string; ids: number[] }> {
+  const tokens = [...tokenizer.specialTokens.keys()];
+  const mark = unusedCharacter(JSON.stringify([...template.sources, template.variables, chat, tokens]));
+  const beginning = new RegExp(tokens.map(beginningOf).join('|') || '(?!)', 'g');
+  const marked = mapStrings(chat, (text) => text.replace(beginning, `$&${mark}`));
+  const rendered = await renderChat(template, marked, limits);
+
+  const special = new RegExp(`(${anyOf(tokens)})(?!${mark})`);
+  const unmarked = rendered.split(special).map((part) => part.replaceAll(mark, '')); // text, token, text, token… text
+  const ids = unmarked.flatMap((part, at) => (at % 2 === 1 ? [tokenizer.specialTokens.get(part)!] : tokenizer.encodeText(part)));
+  return { text: unmarked.join(''), ids };
+}
+
+function checkMessages(messages: readonly ChatMessage[]): void {
+  const problems: Problem[] = [];
+  const fix = 'Give each message a role and a content, both of them strings.';
+  if (!Array.isArray(messages) || messages.length === 0) {
+    throw new ArgumentError({ where: 'messages', expected: 'an array of at least one message', found: kindOf(messages), fix });
+  }
+  for (const [at, message] of messages.entries()) {
+    const { role, content }: Record<string, unknown> = isObject(message) ? message : {};
+    if (typeof role !== 'string') problems.push({ where: `messages[${at}].role`, expected: 'a string', found: kindOf(role), fix });
+    if (typeof content !== 'string') problems.push({ where: `messages[${at}].content`, expected: 'a string', found: kindOf(content), fix });
+  }
+  if (problems.length > 0) throw new ArgumentError(problems);
+}
+
+/** HF: PreTrainedTokenizerBase.get_chat_template. */
+function chooseSource({ sources }: ChatTemplate, { tools }: Chat): string {
+  const source = (tools && sources.get('tool_use')) ?? sources.get('default');
+  if (source !== undefined) return source;
+  const found = `only ${[...sources.keys()].map((name) => JSON.stringify(name)).join(', ')}`;
+  const fix = 'Put the one to use into chat_template.jinja.';
+  throw new TokenizerError({ where: 'chat template', expected: 'one named "default"', found, fix });
+}
+
+async function render(source: string, variables: object, { deadline_ms = 5000, maxChars = 2 ** 22 }: RenderLimits): Promise<string> {
+  const { Worker } = await import('node:worker_threads');
+  const { createRequire } = await import('node:module');
+  const jinja = createRequire(import.meta.url).resolve('@huggingface/jinja');
+  const resourceLimits = { maxOldGenerationSizeMb: MAX_HEAP_MB };
+  const worker = new Worker(WORKER, { eval: true, workerData: { jinja, source, variables, maxChars }, resourceLimits });
+  const fail = (expected: string, found: string, fix: string) => new TokenizerError({ where: 'chat template', expected, found, fix });
+  const runaway = 'Use the template of the release; one that runs on does not end by itself.';
+  const change = 'Change the messages, or use the template of the release.';
+
+  let deadline: NodeJS.Timeout | undefined;
+  const text = new Promise<string>((resolve, reject) => {
+    deadline = setTimeout(() => reject(fail(`a text within ${deadline_ms} ms`, 'none yet', runaway)), deadline_ms);
+    worker.once('message', (message: { text: string } | { length: number }) => {
+      if ('text' in message) resolve(message.text);
+      else reject(fail(`a text of at most ${maxChars} characters`, `${message.length}`, change));
+    });
+    worker.once('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ERR_WORKER_OUT_OF_MEMORY') reject(fail(`a text within ${MAX_HEAP_MB} MB of memory`, 'more', runaway));
+      else reject(fail('a chat that it can write', error.message, change));
+    });
+    worker.once('exit', () => reject(fail('a text', 'none', runaway)));
+  });
+  return await text.finally(() => {
+    clearTimeout(deadline);
+    return worker.terminate();
+  });
+}
+
+/** A character of the private use area that a text does not have. */
+function unusedCharacter(text: string): string {
+  const used = new Set(text.match(/[\uE000-\uF8FF]/g));
+  for (let code = 0xe000; code <= 0xf8ff; code++) {
+    const character = String.fromCharCode(code);
+    if (!used.has(character)) return character;
+  }
+  const fix = 'Remove some of those characters from the messages.';
+  throw new ArgumentError({ where: 'messages', expected: 'a private use character that is not in them', found: 'all 6400', fix });
+}
+
+/** The source of a regular expression that finds the first character of a token where the rest of it follows, or as much as the text has left. */
+function beginningOf(token: string): string {
+  const [first, ...rest] = Array.from(token, escapeRegExp);
+  return `${first}(?=${rest.reduceRight((after, character) => `(?:${character}${after}|$)`, '')})`;
+}
+
+/** Applies a function to every string in a JSON value, keys and all. */
+function mapStrings<T>(json: T, map: (text: string) => string): T {
+  const visit = (value: unknown): unknown => {
+    if (typeof value === 'string') return map(value);
+    if (Array.isArray(value)) return value.map(visit);
+    return isObject(value) ? Object.fromEntries(Object.entries(value).map(([key, entry]) => [map(key), visit(entry)])) : value;
+  };
+  return visit(json) as T;
+}

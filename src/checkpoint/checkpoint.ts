@@ -1,0 +1,165 @@
+import type { OlmoHybridConfig } from '../config.ts';
+import type { Parameter } from '../model/weights.ts';
+import { DTYPE_BYTES, formatOf, type WeightDtype, type WeightFormat } from '../runtime/tensor.ts';
+import type { Dtype } from './dtype.ts';
+import { ProblemList, quote } from './problem_list.ts';
+import { readTensor, type TensorEntry } from './safetensors.ts';
+import { candidates, convolutionParts, isIgnored } from './tensor_names.ts';
+
+const REVISION = 'Use the config.json from the same revision as the weights.';
+
+/** The stored tensors of a model's parameters, found and checked by name, shape and dtype; nothing is read yet. */
+export class Checkpoint {
+  private readonly config: OlmoHybridConfig;
+  private readonly tensors: ReadonlyMap<string, TensorEntry>;
+
+  constructor(config: OlmoHybridConfig, tensors: ReadonlyMap<string, TensorEntry>) {
+    this.config = config;
+    this.tensors = tensors;
+  }
+
+  /** In which format a matrix will lie in memory; one that is missing counts as f32 until `check` reports it. */
+  formatOf = (name: string): WeightFormat => {
+    const dtype = this.entriesOf(name)?.[0]?.dtype ?? 'F32';
+    return isWeightDtype(dtype) ? formatOf(dtype) : 'F32';
+  };
+
+  /**
+   * Compares the checkpoint with what the model declares.
+   * @throws {CheckpointError} with every missing, unexpected or unfit tensor.
+   */
+  check(parameters: readonly Parameter[], where: string): void {
+    const problems = new ProblemList(where);
+    const used = new Set<string>();
+    for (const parameter of parameters) {
+      const entries = this.entriesOf(parameter.name);
+      if (!entries) {
+        const expected = `a tensor [${parameter.shape.join(', ')}]`;
+        problems.add({ where: `${where}: ${quote(parameter.name)}`, expected, found: 'nothing', fix: REVISION });
+        continue;
+      }
+      for (const entry of entries) {
+        used.add(entry.name);
+        if (isWeightDtype(entry.dtype)) continue;
+        const fix = 'Save the model in one of these.';
+        problems.add({ where: `${entry.source.name}: ${quote(entry.name)}`, expected: 'BF16, F16 or F32', found: entry.dtype, fix });
+      }
+      const expected = `[${this.storedShape(parameter).join(', ')}]`;
+      const found = `[${stackedShape(entries)}]`;
+      if (found === expected) continue;
+      const name = entries.map((entry) => quote(entry.name)).join(' + ');
+      problems.add({ where: `${entries[0]!.source.name}: ${name}`, expected, found, fix: REVISION });
+    }
+    for (const [name, entry] of this.tensors) {
+      const tied = name === 'lm_head.weight' && this.config.tie_word_embeddings;
+      if (used.has(name) || tied || isIgnored(name)) continue;
+      problems.add({
+        where: `${entry.source.name}: ${quote(name)}`,
+        expected: 'no such tensor in this model',
+        found: 'one',
+        fix: REVISION,
+      });
+    }
+    problems.throwIfAny();
+  }
+
+  /**
+   * Reads every parameter into its place.
+   * @param onProgress Called after each parameter with bytes done and bytes in all.
+   * @returns The names of parameters that hold NaN or infinite values.
+   * @throws {CheckpointError} when the files cannot be read, or have changed since they were opened.
+   */
+  async load(parameters: readonly Parameter[], onProgress: (done: number, total: number) => void = () => {}): Promise<string[]> {
+    const notFinite: string[] = [];
+    const total = parameters.reduce((sum, parameter) => sum + this.bytesOf(parameter), 0);
+    let done = 0;
+    for (const parameter of parameters) {
+      const bad = parameter.kind === 'matrix' ? await this.loadMatrix(parameter) : await this.loadSmall(parameter);
+      if (bad) notFinite.push(parameter.name);
+      done += this.bytesOf(parameter);
+      onProgress(done, total);
+    }
+    return notFinite;
+  }
+
+  private bytesOf({ name, shape }: Parameter): number {
+    const [entry] = this.entriesOf(name)!;
+    return shape.reduce((product, n) => product * n, DTYPE_BYTES[entry!.dtype as WeightDtype]);
+  }
+
+  /** Large reads straight into the bank, as many rows at a time as its staging area holds. */
+  private async loadMatrix({ name, bank, weight }: Parameter & { kind: 'matrix' }): Promise<number> {
+    const [entry] = this.entriesOf(name)!;
+    const { source, offset } = entry!;
+    const dtype = entry!.dtype as WeightDtype;
+    const rowBytes = weight.K * DTYPE_BYTES[dtype];
+    const rows = Math.floor(bank.staging.length / rowBytes / 16) * 16;
+    let bad = 0; // values that are not finite
+    for (let begin = 0; begin < weight.N; begin += rows) {
+      const end = Math.min(begin + rows, weight.N);
+      await source.read(offset + begin * rowBytes, bank.staging.subarray(0, (end - begin) * rowBytes));
+      bad += bank.storeRows(weight, dtype, begin, end);
+    }
+    return bad;
+  }
+
+  private async loadSmall({ name, shape, kind, tensor }: Parameter & { kind: 'vector' | 'convolution' }): Promise<number> {
+    const entries = this.entriesOf(name)!;
+    const parts = await Promise.all(entries.map(readTensor));
+    const stored = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+    let at = 0;
+    for (const part of parts) {
+      stored.set(part as Float32Array, at);
+      at += part.length;
+    }
+    if (kind === 'vector') tensor.data.set(stored);
+    else {
+      const [C, , W] = shape as [number, number, number];
+      const first = this.firstChannel(name);
+      for (let c = 0; c < C; c++) for (let j = 0; j < W; j++) tensor.data[j * C + c] = stored[(first + c) * W + j]!;
+    }
+    let bad = 0;
+    for (const value of tensor.data) bad += Number.isFinite(value) ? 0 : 1;
+    return bad;
+  }
+
+  /** The stored tensors that hold a parameter: one, or the parts of the three convolutions. */
+  private entriesOf(name: string): TensorEntry[] | null {
+    const ways = convolutionParts(name) ?? candidates(name, this.config.layer_types, this.config.tie_word_embeddings).map((one) => [one]);
+    for (const names of ways) {
+      const entries = names.map((one) => this.tensors.get(one)).filter((entry) => entry !== undefined);
+      if (entries.length === names.length) return entries;
+    }
+    return null;
+  }
+
+  /** Of a convolution, the rows of q, k and v together. */
+  private storedShape({ shape, kind }: Parameter): readonly number[] {
+    const { key, value } = this.widths();
+    return kind === 'convolution' ? [2 * key + value, ...shape.slice(1)] : shape;
+  }
+
+  private firstChannel(name: string): number {
+    const { key } = this.widths();
+    return name.endsWith('q_conv1d.weight') ? 0 : name.endsWith('k_conv1d.weight') ? key : 2 * key;
+  }
+
+  private widths(): { key: number; value: number } {
+    const c = this.config;
+    return { key: c.linear_num_key_heads * c.linear_key_head_dim, value: c.linear_num_value_heads * c.linear_value_head_dim };
+  }
+}
+
+function isWeightDtype(dtype: Dtype): dtype is WeightDtype {
+  return dtype in DTYPE_BYTES;
+}
+
+/** The shape of the entries one below the other. */
+function stackedShape(entries: readonly TensorEntry[]): string {
+  const [first] = entries;
+  const rest = first!.shape.slice(1).join(', ');
+  if (entries.length === 1) return first!.shape.join(', ');
+  if (entries.some((entry) => entry.shape.slice(1).join(', ') !== rest))
+    return entries.map((entry) => entry.shape.join(', ')).join('] and [');
+  return [entries.reduce((rows, entry) => rows + (entry.shape[0] ?? 0), 0), rest].join(', ');
+}

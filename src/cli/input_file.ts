@@ -1,0 +1,73 @@
+import { readFile } from 'node:fs/promises';
+import { kindOf } from '../text_file.ts';
+import { ArgumentError, type Problem } from '../errors.ts';
+
+const MOST_LISTED = 10;
+
+/**
+ * Reads a file with a JSON array.
+ * @param elements what the array must hold, for messages
+ * @throws {ArgumentError} when the file cannot be read or holds anything else
+ */
+export async function readJsonArray(path: string, elements: string): Promise<unknown[]> {
+  const fail = (found: string, cause?: unknown) => {
+    const expected = `a file with a JSON array of ${elements}`;
+    return new ArgumentError({ where: path, expected, found, fix: 'Check the path and what the file holds.' }, { cause });
+  };
+  let text: string;
+  try {
+    text = new TextDecoder('utf-8', { fatal: true }).decode(await readFile(path));
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    const reasons: Record<string, string> = {
+      ENOENT: 'no such file',
+      EISDIR: 'a folder',
+      EACCES: 'no permission to read it',
+      ERR_ENCODING_INVALID_ENCODED_DATA: 'bytes that are not UTF-8',
+    };
+    throw fail(reasons[code ?? ''] ?? message, cause);
+  }
+  if (text.trim() === '') throw fail('an empty file');
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw fail((cause as Error).message, cause);
+  }
+  if (!Array.isArray(json)) throw fail(kindOf(json));
+  return json;
+}
+
+/**
+ * Reads token ids from a file with a JSON array of them.
+ * @param vocab_size what every id must be below
+ * @throws {ArgumentError} when there is no such file, none in it, or ids out of range
+ */
+export async function readTokenIds(path: string, vocab_size: number): Promise<number[]> {
+  const ids = await readJsonArray(path, 'token ids');
+  if (ids.length === 0) {
+    const fix = 'A model predicts the token after at least one other.';
+    throw new ArgumentError({ where: path, expected: 'at least one token id', found: 'an empty array', fix });
+  }
+  const isToken = (id: unknown): id is number => Number.isSafeInteger(id) && (id as number) >= 0 && (id as number) < vocab_size;
+  checkEach(path, ids, isToken, `a token id, an integer in [0, ${vocab_size})`, 'Make the ids with the tokenizer of the same model.');
+  return ids as number[];
+}
+
+/**
+ * Checks the elements of an array from a file.
+ * @throws {ArgumentError} with the first ten that are not usable
+ */
+export function checkEach(
+  path: string,
+  json: readonly unknown[],
+  isUsable: (value: unknown) => boolean,
+  expected: string,
+  fix: string,
+): void {
+  const problems: Problem[] = [];
+  for (let i = 0; i < json.length && problems.length < MOST_LISTED; i++) {
+    if (!isUsable(json[i])) problems.push({ where: `${path}: [${i}]`, expected, found: kindOf(json[i]), fix });
+  }
+  if (problems.length > 0) throw new ArgumentError(problems);
+}

@@ -1,0 +1,96 @@
+import type { Command } from 'commander';
+import { openCheckpointFolder } from '../checkpoint/checkpoint_folder.ts';
+import { type ModelPlan, planModel } from '../load.ts';
+import { embeddedModel } from '../package_files.ts';
+import { layerPattern, parameterCount, positionEmbedding } from './model_facts.ts';
+import { addModelOption, integer } from './options.ts';
+import { onStdout, scaled } from './terminal.ts';
+
+interface Flags {
+  readonly model?: string;
+  readonly context?: number;
+  readonly json?: true;
+}
+
+export function addInspect(program: Command): void {
+  const command = program.command('inspect').description('describe a model and the memory that it would take, without loading it');
+  addModelOption(command)
+    .option('--context <n>', 'tokens to plan memory for (default: all that the model knows, at most 4096)', integer('--context', 1))
+    .option('--json', 'print one object')
+    .action(async ({ model = embeddedModel, context, json }: Flags) => {
+      const facts = await factsOf(model, await planModel(model, { context }));
+      process.stdout.write(json ? `${JSON.stringify(facts, null, 2)}\n` : page(facts));
+    });
+}
+
+type Facts = Awaited<ReturnType<typeof factsOf>>;
+
+async function factsOf(model: string, plan: ModelPlan) {
+  const { config, placement, context, prefill_chunk, stored_bytes } = plan;
+  return {
+    model,
+    layer_pattern: layerPattern(config.layer_types),
+    position_embedding: positionEmbedding(config),
+    parameters: parameterCount(plan),
+    dtypes: await dtypesOf(model),
+    stored_bytes,
+    kernels: 'wasm, f32 SIMD',
+    memory: {
+      context,
+      prefill_chunk,
+      total_bytes: placement.total_bytes,
+      banks: placement.banks.map(({ persistent, scratch }, bank) => {
+        const layers = config.layer_types.flatMap((_, i) => (placement.layers[i] === bank ? [i] : []));
+        return { layers, persistent_bytes: persistent, scratch_bytes: scratch };
+      }),
+    },
+    unknown_keys: config.unknown_keys,
+    config,
+  };
+}
+
+/** How many tensors are stored in each dtype. */
+async function dtypesOf(dir: string): Promise<Record<string, number>> {
+  const folder = await openCheckpointFolder(dir);
+  const counts: Record<string, number> = {};
+  for (const { dtype } of folder.tensors.values()) counts[dtype] = (counts[dtype] ?? 0) + 1;
+  await folder.close();
+  return counts;
+}
+
+function page({ model, config, memory, ...facts }: Facts): string {
+  const rows: [string, string][] = [
+    ['architecture', config.model_type],
+    ['layers', `${config.num_hidden_layers}: ${facts.layer_pattern}`],
+    ['position', facts.position_embedding],
+    ['parameters', `${facts.parameters.toLocaleString('en')} (${scaled(facts.parameters)})`],
+    [
+      'stored',
+      `${scaled(facts.stored_bytes, 'B')}: ${Object.entries(facts.dtypes)
+        .map(([dtype, count]) => `${count} tensors ${dtype}`)
+        .join(', ')}`,
+    ],
+    ['widths', `hidden ${config.hidden_size}, intermediate ${config.intermediate_size}, vocabulary ${config.vocab_size}`],
+    ['attention', `${config.num_attention_heads} heads of ${config.head_dim}, ${config.num_key_value_heads} for keys and values`],
+    ...linearRows(config),
+    ['context', `${config.max_position_embeddings} tokens`],
+    ['end of text', config.eos_token_id.join(', ') || 'no token'],
+    ['kernels', facts.kernels],
+    ['memory', `${scaled(memory.total_bytes, 'B')} for ${memory.context} tokens, ${memory.prefill_chunk} in one pass`],
+    ...memory.banks.map(({ layers, persistent_bytes, scratch_bytes }, i): [string, string] => {
+      const held = layers.length > 0 ? `layers ${layers[0]} to ${layers.at(-1)}` : 'no layers';
+      return [`  bank ${i}`, `${held}: ${scaled(persistent_bytes, 'B')} of weights and caches, ${scaled(scratch_bytes, 'B')} of scratch`];
+    }),
+  ];
+  if (facts.unknown_keys.length > 0) rows.push(['notice', `config.json has unknown keys, passed over: ${facts.unknown_keys.join(', ')}`]);
+  return `${onStdout.bold(model)}\n${rows.map(([name, value]) => `${onStdout.dim(name.padEnd(14))}${value}\n`).join('')}`;
+}
+
+function linearRows(config: Facts['config']): [string, string][] {
+  if (!config.layer_types.includes('linear_attention')) return [];
+  const { linear_num_key_heads: Hk, linear_num_value_heads: H, linear_key_head_dim: Dk, linear_value_head_dim: Dv } = config;
+  const beta = config.linear_allow_neg_eigval ? 'beta in (0, 2)' : 'beta in (0, 1)';
+  return [
+    ['DeltaNet', `${Hk} key heads of ${Dk}, ${H} value heads of ${Dv}, convolution over ${config.linear_conv_kernel_dim} tokens, ${beta}`],
+  ];
+}

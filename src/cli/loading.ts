@@ -1,0 +1,51 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { quote } from '../checkpoint/problem_list.ts';
+import type { OlmoHybridConfig } from '../config.ts';
+import { ArgumentError, TokenizerError } from '../errors.ts';
+import { type LoadedModel, type LoadOptions, loadModel } from '../load.ts';
+import { Tokenizer } from '../tokenizer.ts';
+import type { EngineFlags } from './options.ts';
+import { ProgressLine, warn } from './terminal.ts';
+
+const MOST_NAMED = 5;
+
+/** Loads a model as the options say, with a line of progress where it takes long, and warns of what looks wrong. */
+export async function load(dir: string, context: number, { kernels, mode, prefillChunk }: EngineFlags): Promise<LoadedModel> {
+  const progress = new ProgressLine();
+  const options: LoadOptions = { context, kernels, mode, prefill_chunk: prefillChunk, onProgress: progress.update };
+  const loaded = await loadModel(dir, options).finally(() => progress.end());
+  const { unknown_keys } = loaded.plan.config;
+  if (unknown_keys.length > 0) warn(`${dir}/config.json: unknown keys ${named(unknown_keys)}, passed over.`);
+  if (loaded.not_finite.length > 0) {
+    warn(`${dir}: NaN or infinite values in ${named(loaded.not_finite)}. Expect no sense from the model; download it again.`);
+  }
+  return loaded;
+}
+
+/**
+ * The tokenizer of a model folder; null when it has none.
+ * @throws {TokenizerError} when it is damaged, or has ids that the model has not
+ */
+export async function readTokenizer(dir: string, { vocab_size }: OlmoHybridConfig): Promise<Tokenizer | null> {
+  if (!existsSync(join(dir, 'tokenizer.json'))) return null;
+  const tokenizer = await Tokenizer.fromFolder(dir);
+  if (tokenizer.vocabSize <= vocab_size) return tokenizer;
+  throw new TokenizerError({
+    where: join(dir, 'tokenizer.json'),
+    expected: `ids below ${vocab_size}, the vocab_size in config.json`,
+    found: `ids up to ${tokenizer.vocabSize - 1}`,
+    fix: 'Use the tokenizer.json and config.json of the same revision.',
+  });
+}
+
+/** The error when something needs a tokenizer. */
+export function missingTokenizer(dir: string, purpose: string): ArgumentError {
+  const fix = 'Copy tokenizer.json from the repository of the model, or use token ids alone: --tokens FILE.json.';
+  return new ArgumentError({ where: dir, expected: `a tokenizer.json, ${purpose}`, found: 'none', fix });
+}
+
+function named(names: readonly string[]): string {
+  const more = names.length - MOST_NAMED;
+  return `${names.slice(0, MOST_NAMED).map(quote).join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
+}

@@ -1,0 +1,65 @@
+#!/usr/bin/env node
+import { Command } from 'commander';
+import picocolors from 'picocolors';
+import { ArgumentError } from '../errors.ts';
+import { addDiff } from './diff.ts';
+import { addGenerate } from './generate.ts';
+import { addInspect } from './inspect.ts';
+import { addLogits } from './logits.ts';
+import { report } from './mistake.ts';
+import { addDetokenize, addTokenize } from './tokenize.ts';
+import { addTrace } from './trace.ts';
+import { addVerify } from './verify.ts';
+import { version } from './version.ts';
+
+const { bold, cyan } = picocolors.createColors(true); // commander takes the colours out where they do not belong
+
+const program = new Command('olmo-hybrid')
+  .description('OLMo Hybrid, a language model of attention and Gated DeltaNet layers, on WebAssembly: no Python, no GPU.')
+  .version(version, '-v, --version', 'print the version')
+  .option('--debug', 'print stack traces')
+  .helpOption('-h, --help', 'print what a command takes')
+  .helpCommand(false)
+  .configureHelp({
+    showGlobalOptions: true,
+    subcommandTerm: (command) => [command.name(), ...command.registeredArguments.map((argument) => `[${argument.name()}]`)].join(' '),
+    styleTitle: bold,
+    styleCommandText: cyan,
+    styleSubcommandText: cyan,
+    styleOptionText: cyan,
+    styleArgumentText: cyan,
+  })
+  .configureOutput({ outputError: () => {} }) // report() does
+  .exitOverride()
+  .addHelpText(
+    'after',
+    `
+Examples:
+  olmo-hybrid generate "The evening was"
+  olmo-hybrid generate --model DIR --temperature 0 --max-tokens 50 "The evening was"
+  olmo-hybrid inspect --model DIR
+  olmo-hybrid verify`,
+  );
+
+for (const add of [addGenerate, addLogits, addTokenize, addDetokenize, addInspect, addVerify, addTrace, addDiff]) add(program);
+
+const [first] = process.argv.slice(2);
+const verb = program.commands.find((command) => command.name() === first);
+const tell = (error: unknown) =>
+  report(error, verb ? `olmo-hybrid ${verb.name()}` : 'olmo-hybrid', program.opts<{ debug?: true }>().debug ?? false);
+
+for (const [where, stream] of Object.entries({ stdout: process.stdout, stderr: process.stderr })) {
+  stream.on('error', (cause: NodeJS.ErrnoException) => {
+    // The reader of a pipe may leave early, as `head` does.
+    if (cause.code === 'EPIPE') process.exit();
+    const problem = { where, expected: 'a place to write to', found: cause.message, fix: 'Send the output elsewhere.' };
+    process.exit(tell(new ArgumentError(problem, { cause })));
+  });
+}
+
+try {
+  if (first === undefined) program.outputHelp();
+  else await program.parseAsync();
+} catch (error) {
+  process.exitCode = tell(error);
+}

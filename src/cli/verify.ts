@@ -1,0 +1,88 @@
+import type { Command } from 'commander';
+import { type Accuracy, type Agreement, type Verification, verify } from '../verify.ts';
+import { addEngineOptions, addModelOption, type EngineFlags } from './options.ts';
+import { onStdout } from './terminal.ts';
+
+const NAME_WIDTH = 32;
+
+interface Flags extends EngineFlags {
+  readonly model?: string;
+  readonly json?: true;
+}
+
+export function addVerify(program: Command): void {
+  const command = program
+    .command('verify')
+    .description('hold the results of this machine against those of PyTorch and the truth in float64');
+  addModelOption(command, 'the kernels, models and text that come with this package').option('--json', 'print one array of all results');
+  addEngineOptions(command, 'strict').action(run);
+  command.addHelpText(
+    'after',
+    `
+error    largest distance of a result from the truth
+PyTorch  the same for PyTorch in float32
+ratio    the one divided by the other; above 2 fails
+rms      the same ratio of root mean squares
+greedy   clear steps of PyTorch's greedy continuation that are taken here as well; one missing fails
+
+A folder given by --model holds, besides the model, an expected.safetensors as golden/README.md describes it.`,
+  );
+}
+
+async function run({ model, kernels, mode, prefillChunk, json }: Flags): Promise<void> {
+  const results: Verification[] = [];
+  const print = (line: string) => void (json || process.stdout.write(`${line}\n`));
+  let group = '';
+  for await (const result of verify({ model, kernels, mode, prefill_chunk: prefillChunk })) {
+    if (results.length === 0) print(onStdout.bold(line('', 'error', 'PyTorch', 'ratio', 'rms', 'greedy')));
+    results.push(result);
+    const heading = headingOf(result);
+    if (heading !== group) print(onStdout.bold(heading));
+    group = heading;
+    print(result.passed ? lineOf(result) : onStdout.red(`${lineOf(result)}  fails`));
+  }
+  for (const kind of ['kernel', 'model'] as const) {
+    const rows = results.filter((result): result is Accuracy => result.kind === kind);
+    if (rows.length > 1)
+      print(onStdout.bold(line(`median of ${rows.length} ${kind}s`, '', '', median(rows, 'ratio'), median(rows, 'rms_ratio'), '')));
+  }
+  const failed = results.filter(({ passed }) => !passed);
+  if (json) process.stdout.write(`${JSON.stringify(results, null, 2)}\n`);
+  print(failed.length === 0 ? onStdout.green(`all ${results.length} hold`) : onStdout.red(`${failed.length} of ${results.length} fail`));
+  if (failed.length > 0) process.exitCode = 1;
+}
+
+function headingOf({ kind, name }: Verification): string {
+  if (kind === 'held-out') return line('embedded model, held-out text', 'here', 'PyTorch', '', '', 'greedy');
+  return kind === 'kernel' ? name.split('/')[0]! : 'models';
+}
+
+function lineOf(result: Verification): string {
+  if (result.kind === 'held-out') {
+    return line(
+      '  perplexity of each token',
+      result.perplexity.toFixed(4),
+      result.pytorch_perplexity.toFixed(4),
+      '',
+      '',
+      fraction(result.greedy),
+    );
+  }
+  const { name, error, pytorch_error, ratio, rms_ratio, greedy } = result;
+  const numbers = [error.toExponential(1), pytorch_error.toExponential(1), ratio.toFixed(2), rms_ratio.toFixed(2)] as const;
+  return line(`  ${result.kind === 'kernel' ? name.split('/')[1] : name}`, ...numbers, fraction(greedy));
+}
+
+function median(rows: readonly Accuracy[], key: 'ratio' | 'rms_ratio'): string {
+  const sorted = rows.map((row) => row[key]).sort((a, b) => a - b);
+  return ((sorted[(sorted.length - 1) >> 1]! + sorted[sorted.length >> 1]!) / 2).toFixed(2);
+}
+
+function line(name: string, ...[error, pytorch, ratio, rms, greedy]: readonly [string, string, string, string, string]): string {
+  const columns = [error.padStart(9), pytorch.padStart(9), ratio.padStart(8), rms.padStart(8), greedy.padStart(9)];
+  return `${name.padEnd(NAME_WIDTH)}${columns.join('')}`.trimEnd();
+}
+
+function fraction(greedy: Agreement | null): string {
+  return greedy === null ? '' : `${greedy.agreed}/${greedy.compared}`;
+}

@@ -1,0 +1,212 @@
+import { ArgumentError, type Problem } from './errors.ts';
+import { Random, seedProblems } from './random.ts';
+import { Sampler, type SamplingOptions, samplingProblems } from './sampler.ts';
+import { StopStrings, stopStringProblems } from './stop_strings.ts';
+
+/** What generation asks of a model. */
+export interface CausalLM {
+  readonly config: { readonly vocab_size: number };
+  /** Most tokens that the caches hold. */
+  readonly context: number;
+  /** Tokens already in the caches. */
+  readonly position: number;
+  /** Most tokens of one forward call. */
+  readonly prefill_chunk: number;
+  /** Empties the caches. */
+  reset(): void;
+  /**
+   * Runs tokens after those in the caches.
+   * @param tokens [T], at most `prefill_chunk`
+   * @returns the logits of the last token, [V]: a view, valid until the next call
+   */
+  forward(tokens: readonly number[] | Int32Array): Float32Array | Float64Array;
+}
+
+/** What text generation asks of a tokenizer. */
+export interface TextTokenizer {
+  /** Token ids of a text. */
+  encode(text: string): number[];
+  /** A decoder for one text, whose pieces end at whole characters. */
+  streamingDecoder(): { push(id: number): string; flush(): string };
+}
+
+/** Why a generation ended: a stop token or stop string came; max_tokens or the context is used up; the signal was aborted. */
+export type FinishReason = 'stop' | 'length' | 'abort';
+
+export interface GenerateOptions extends SamplingOptions {
+  /** Most tokens to generate. Default: as many as the context has room for. */
+  readonly max_tokens?: number | undefined;
+  /** Tokens that end the generation; the one that came is generated, too. Default: none. */
+  readonly eos_token_id?: readonly number[] | undefined;
+  /** Of the random numbers: a safe integer or a bigint of 64 bits. The same seed gives the same tokens. Default 0. */
+  readonly seed?: number | bigint | undefined;
+  /** Ends the generation within one forward call. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface GenerateTextOptions extends GenerateOptions {
+  /** The text ends before the first of these strings. Default: none. */
+  readonly stop?: readonly string[] | undefined;
+}
+
+/** What a text generation has produced. */
+export interface Generation {
+  /** The generated token ids, with the stop token or the tokens of the stop string that ended them. */
+  readonly tokens: number[];
+  /** The generated text, without them. */
+  readonly text: string;
+  readonly finish_reason: FinishReason;
+}
+
+// The generation that a model works for: the latest one.
+const owners = new WeakMap<CausalLM, symbol>();
+
+/**
+ * Generates token ids after a prompt. Empties the caches and runs the prompt in chunks, then one token at a time; prompt and generated tokens
+ * together never exceed the context. Lets the event loop run after every forward call.
+ * @param prompt token ids, at least one
+ * @returns an async iterator of ids, whose return value says why it ended
+ * @throws ArgumentError at the first step when an argument is out of range, before the model runs; when a logit is NaN; when another
+ *   generation on the same model began before this one ended
+ */
+export async function* generate(
+  model: CausalLM,
+  prompt: readonly number[],
+  options: GenerateOptions = {},
+): AsyncGenerator<number, FinishReason, void> {
+  const problems = generateProblems(model, prompt, options);
+  if (problems.length > 0) throw new ArgumentError(problems);
+  const { max_tokens = model.context, eos_token_id = [], seed = 0, signal } = options;
+  const limit = Math.min(model.context, prompt.length + max_tokens);
+  const tokens = new Int32Array(limit);
+  let length = prompt.length;
+  if (signal?.aborted) return 'abort';
+  if (length === limit) return 'length';
+
+  tokens.set(prompt);
+  const sampler = new Sampler(model.config.vocab_size, options, new Random(seed));
+  for (const id of prompt) sampler.observe(id);
+  const generation = Symbol();
+  owners.set(model, generation);
+  model.reset();
+  while (true) {
+    // The prompt is not special: each round runs the tokens that the caches do not hold yet, which after it is one.
+    const end = Math.min(length, model.position + model.prefill_chunk);
+    const logits = model.forward(tokens.subarray(model.position, end));
+    await macrotask();
+    if (signal?.aborted) return 'abort';
+    checkOwner(model, generation);
+    if (end < length) continue;
+
+    const id = sampler.sample(logits);
+    sampler.observe(id);
+    tokens[length] = id;
+    length += 1;
+    yield id;
+    if (eos_token_id.includes(id)) return 'stop';
+    if (length === limit) return 'length';
+    if (signal?.aborted) return 'abort';
+    checkOwner(model, generation);
+  }
+}
+
+/**
+ * Generates text after a prompt.
+ * @param prompt a text, or its token ids
+ * @returns an async iterator of pieces of text, none of them empty, which joined are the `text` of its return value
+ * @throws ArgumentError as `generate` does, and for stop strings; TokenizerError when the tokenizer cannot take the prompt
+ */
+export async function* generateText(
+  model: CausalLM,
+  tokenizer: TextTokenizer,
+  prompt: string | readonly number[],
+  options: GenerateTextOptions = {},
+): AsyncGenerator<string, Generation, void> {
+  const { stop = [], eos_token_id = [] } = options;
+  const prompt_ids = typeof prompt === 'string' ? tokenizer.encode(prompt) : prompt;
+  const problems = [...stopStringProblems(stop), ...generateProblems(model, prompt_ids, options)];
+  if (problems.length > 0) throw new ArgumentError(problems);
+
+  const decoder = tokenizer.streamingDecoder();
+  const stop_strings = new StopStrings(stop);
+  const tokens: number[] = [];
+  let text = '';
+  const ids = generate(model, prompt_ids, options);
+  let step = await ids.next();
+  for (; !step.done; step = await ids.next()) {
+    tokens.push(step.value);
+    if (eos_token_id.includes(step.value)) continue;
+    const piece = stop_strings.push(decoder.push(step.value));
+    text += piece;
+    if (piece !== '') yield piece;
+    if (stop_strings.found) return { tokens, text, finish_reason: 'stop' };
+  }
+  const rest = stop_strings.push(decoder.flush()) + stop_strings.flush();
+  text += rest;
+  if (rest !== '') yield rest;
+  return { tokens, text, finish_reason: stop_strings.found ? 'stop' : step.value };
+}
+
+function generateProblems(model: CausalLM, prompt: readonly number[], options: GenerateOptions): Problem[] {
+  const { max_tokens = 0, eos_token_id = [], seed = 0 } = options;
+  const problems = [...promptProblems(model, prompt), ...samplingProblems(options), ...seedProblems(seed)];
+  if (!isCount(max_tokens)) {
+    const [found, fix] = [String(max_tokens), 'Leave it out to generate until the context is full.'];
+    problems.push({ where: 'max_tokens', expected: 'an integer of at least 0', found, fix });
+  }
+  if (!Array.isArray(eos_token_id) || !eos_token_id.every(isCount)) {
+    const fix = 'Take the eos_token_id of generation_config.json, as a list.';
+    problems.push({ where: 'eos_token_id', expected: 'a list of token ids', found: String(eos_token_id), fix });
+  }
+  return problems;
+}
+
+function promptProblems({ config: { vocab_size }, context }: CausalLM, prompt: readonly number[]): Problem[] {
+  const problems: Problem[] = [];
+  if (prompt.length === 0) {
+    const fix = 'This model has no token that begins every text: give a text, or a token to start from, such as an eos_token_id.';
+    problems.push({ where: 'prompt', expected: 'at least one token', found: 'none', fix });
+  }
+  if (prompt.length > context) {
+    const fix = 'Shorten the prompt, or load the model with a longer context.';
+    problems.push({ where: 'prompt', expected: `at most the ${context} tokens of the context`, found: `${prompt.length} tokens`, fix });
+  }
+  const isToken = (id: unknown) => isCount(id) && id < vocab_size;
+  const at = prompt.findIndex((id) => !isToken(id));
+  if (at >= 0) {
+    const count = prompt.filter((id) => !isToken(id)).length;
+    const id: unknown = prompt[at];
+    const found = `${typeof id === 'string' ? JSON.stringify(id) : String(id)}${count > 1 ? ` and ${count - 1} more such` : ''}`;
+    const fix = 'Make the tokens with the tokenizer of the same model.';
+    problems.push({ where: `prompt[${at}]`, expected: `a token id, an integer in [0, ${vocab_size})`, found, fix });
+  }
+  return problems;
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function checkOwner(model: CausalLM, generation: symbol): void {
+  if (owners.get(model) === generation) return;
+  const found = 'another that began on the same model before this one ended';
+  const fix = 'Take all tokens of one generation before the next begins, or load the model once for each.';
+  throw new ArgumentError({ where: 'model', expected: 'one generation at a time', found, fix });
+}
+
+/** Resolves in a task of its own, after waiting events: promises alone would keep timers, signals and key presses waiting. */
+function macrotask(): Promise<void> {
+  return new Promise((resolve) => {
+    if (typeof setImmediate === 'function') {
+      setImmediate(resolve);
+      return;
+    }
+    // Browsers have no setImmediate, and hold nested timers back for 4 ms.
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
+}

@@ -1,0 +1,47 @@
+export {
+  type Chat,
+  type ChatMessage,
+  type ChatTemplate,
+  encodeChat,
+  readChatTemplate,
+  type RenderLimits,
+  renderChat,
+} from './chat_template.ts';
+export { type ByteSource, bytesSource, openFile } from './checkpoint/byte_source.ts';
+export { type CheckpointFolder, openCheckpointFolder } from './checkpoint/checkpoint_folder.ts';
+export type { Dtype, TensorArray } from './checkpoint/dtype.ts';
+export { readSafetensors, readTensor, type SafetensorsFile, type TensorEntry } from './checkpoint/safetensors.ts';
+export { type TensorData, writeSafetensors } from './checkpoint/safetensors_writer.ts';
+export { type LayerType, type OlmoHybridConfig, parseConfig, type RopeParameters } from './config.ts';
+export {
+  ArgumentError,
+  CheckpointError,
+  ConfigError,
+  describe,
+  OlmoHybridError,
+  type Problem,
+  RuntimeLimitError,
+  TokenizerError,
+} from './errors.ts';
+export {
+  type CausalLM,
+  type FinishReason,
+  type GenerateOptions,
+  type GenerateTextOptions,
+  type Generation,
+  generate,
+  generateText,
+  type TextTokenizer,
+} from './generate.ts';
+export { type GenerationConfig, parseGenerationConfig, readGenerationConfig } from './generation_config.ts';
+export { type LoadedModel, type LoadOptions, loadModel, loadModelFrom, type ModelPlan, planModel, readConfig } from './load.ts';
+export type { Mode } from './model/nn.ts';
+export { OlmoHybridForCausalLM, type Snapshot } from './model/olmo_hybrid.ts';
+export { embeddedModel } from './package_files.ts';
+export { Random } from './random.ts';
+export type { Tap } from './runtime/bank.ts';
+export type { FloatArray, Tensor } from './runtime/tensor.ts';
+export { type Candidate, Sampler, type SamplingOptions } from './sampler.ts';
+export type { StreamingDecoder } from './streaming_decoder.ts';
+export { type DecodeOptions, Tokenizer } from './tokenizer.ts';
+export { type Accuracy, type Agreement, type HeldOut, type Verification, type VerifyOptions, verify } from './verify.ts';

@@ -1,0 +1,86 @@
+import type { OlmoHybridConfig } from '../config.ts';
+import type { Bank } from '../runtime/bank.ts';
+import type { FloatArray, Tensor } from '../runtime/tensor.ts';
+
+/** What a layer remembers, copied out: as many floats as its positions so far need. */
+export type LayerSnapshot = readonly FloatArray[];
+
+/** What a layer remembers of the tokens before. */
+export interface LayerCache {
+  reset(): void;
+  /** @param position Tokens in the cache. */
+  snapshot(position: number): LayerSnapshot;
+  restore(snapshot: LayerSnapshot, position: number): void;
+}
+
+/** Keys (after norm and rotary) and values of an attention layer, [Hkv, context, Dh] each. */
+export class KVCache implements LayerCache {
+  readonly k: Tensor;
+  readonly v: Tensor;
+  private readonly rowLength: number;
+  private readonly headLength: number;
+
+  constructor(m: Bank, config: OlmoHybridConfig, context: number) {
+    const { num_key_value_heads: Hkv, head_dim: Dh } = config;
+    this.k = m.tensor(Hkv, context * Dh);
+    this.v = m.tensor(Hkv, context * Dh);
+    this.rowLength = Dh;
+    this.headLength = context * Dh;
+  }
+
+  /** Nothing to clear: positions are written before they are read. */
+  reset(): void {}
+
+  snapshot(position: number): LayerSnapshot {
+    return [this.k, this.v].map(({ data, rows }) => {
+      const length = position * this.rowLength;
+      const copy = data.slice(0, rows * length);
+      for (let h = 0; h < rows; h++) copy.set(data.subarray(h * this.headLength, h * this.headLength + length), h * length);
+      return copy;
+    });
+  }
+
+  restore([k, v]: LayerSnapshot, position: number): void {
+    const length = position * this.rowLength;
+    for (const [tensor, saved] of [[this.k, k!] as const, [this.v, v!] as const]) {
+      for (let h = 0; h < tensor.rows; h++) tensor.data.set(saved.subarray(h * length, (h + 1) * length), h * this.headLength);
+    }
+  }
+}
+
+/** The state of a Gated DeltaNet layer: its size does not depend on the tokens so far, and it cannot be rewound, only restored. */
+export class DeltaState implements LayerCache {
+  /** The last W - 1 inputs of the convolutions, before activation, [W - 1, C]. */
+  readonly conv_q: Tensor;
+  readonly conv_k: Tensor;
+  readonly conv_v: Tensor;
+  /** [H, Dk, Dv], always f32 in wasm: in bf16 its updates would be lost. */
+  readonly S: Tensor;
+
+  constructor(m: Bank, config: OlmoHybridConfig) {
+    const { linear_num_key_heads: Hk, linear_num_value_heads: H, linear_key_head_dim: Dk, linear_value_head_dim: Dv } = config;
+    const W = config.linear_conv_kernel_dim;
+    this.conv_q = m.tensor(W - 1, Hk * Dk);
+    this.conv_k = m.tensor(W - 1, Hk * Dk);
+    this.conv_v = m.tensor(W - 1, H * Dv);
+    this.S = m.tensor(H, Dk * Dv);
+  }
+
+  private get tensors(): readonly Tensor[] {
+    return [this.conv_q, this.conv_k, this.conv_v, this.S];
+  }
+
+  reset(): void {
+    for (const { data } of this.tensors) data.fill(0);
+  }
+
+  snapshot(): LayerSnapshot {
+    return this.tensors.map(({ data }) => data.slice());
+  }
+
+  restore(snapshot: LayerSnapshot): void {
+    this.tensors.forEach(({ data }, i) => {
+      data.set(snapshot[i]!);
+    });
+  }
+}

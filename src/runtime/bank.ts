@@ -1,0 +1,35 @@
+import type { Kernels } from './kernels.ts';
+import type { Ids, Matrix, Tensor, WeightDtype, WeightFormat } from './tensor.ts';
+
+/** Sees every intermediate by its HF module path; the tensor is valid during the call only. */
+export type Tap = (name: string, tensor: Tensor) => void;
+
+/**
+ * One memory with consecutive layers, their caches, one scratch area and the kernels that compute on it. A model lies in one bank or several;
+ * only the residual stream crosses from bank to bank.
+ */
+export interface Bank {
+  readonly kernels: Kernels;
+  /** Most tokens of one forward call: the rows of scratch tensors. */
+  readonly rows: number;
+  tap: Tap | null;
+
+  /** A zeroed tensor that lives as long as the model: a parameter, a cache, a table. */
+  tensor(rows: number, cols: number): Tensor;
+  /** A tensor of f64, for tables that are computed once. */
+  tensor64(rows: number, cols: number): Tensor;
+  /** A tensor that lives until the next layer of this bank runs. */
+  scratch(rows: number, cols: number): Tensor;
+  /** Called at the start of each layer's constructor: its scratch takes the addresses of the layer before. */
+  rewindScratch(): void;
+  ids(rows: number): Ids;
+  /** A weight [N, K] for `linear`. */
+  matrix(N: number, K: number, format: WeightFormat): Matrix;
+  /** A weight [V, D] for `embedding`. */
+  table(V: number, D: number, format: WeightFormat): Matrix;
+
+  /** Where a loader puts the next rows of a file. Shares its bytes with scratch: only before the first forward call. */
+  readonly staging: Uint8Array;
+  /** Takes rows [begin, end) of a weight from `staging`, row-major in `dtype`, begin a multiple of 16. Returns 0 if all values are finite. */
+  storeRows(weight: Matrix, dtype: WeightDtype, begin: number, end: number): number;
+}

@@ -1,0 +1,63 @@
+import { widenBf16, widenF16 } from '../checkpoint/dtype.ts';
+import type { Bank, Tap } from './bank.ts';
+import type { Kernels } from './kernels.ts';
+import type { Ids, Matrix, Tensor, WeightDtype, WeightFormat } from './tensor.ts';
+import { referenceKernels } from '../reference/index.ts';
+
+const STAGING_BYTES = 1 << 20;
+
+/** A bank of plain arrays in float64, for kernels in TypeScript: by default the reference. */
+export class ReferenceBank implements Bank {
+  readonly kernels: Kernels;
+  readonly rows: number;
+  tap: Tap | null = null;
+  private stagingBytes = STAGING_BYTES;
+  private stagingArea = new Uint8Array(0);
+
+  constructor(rows: number, kernels: Kernels = referenceKernels) {
+    this.rows = rows;
+    this.kernels = kernels;
+  }
+
+  tensor(rows: number, cols: number): Tensor {
+    return { data: new Float64Array(rows * cols), ptr: 0, rows, cols };
+  }
+
+  tensor64(rows: number, cols: number): Tensor {
+    return this.tensor(rows, cols);
+  }
+
+  scratch(rows: number, cols: number): Tensor {
+    return this.tensor(rows, cols);
+  }
+
+  /** Every op keeps its own output here. */
+  rewindScratch(): void {}
+
+  ids(rows: number): Ids {
+    return { data: new Int32Array(rows), ptr: 0, rows };
+  }
+
+  matrix(N: number, K: number, format: WeightFormat): Matrix {
+    this.stagingBytes = Math.max(this.stagingBytes, 16 * K * 4);
+    return { layout: 'panels', format, N, K, ptr: 0, data: new Float32Array(N * K) };
+  }
+
+  table(V: number, D: number, format: WeightFormat): Matrix {
+    return { ...this.matrix(V, D, format), layout: 'rows' };
+  }
+
+  get staging(): Uint8Array {
+    if (this.stagingArea.length < this.stagingBytes) this.stagingArea = new Uint8Array(this.stagingBytes);
+    return this.stagingArea;
+  }
+
+  storeRows({ data, K }: Matrix, dtype: WeightDtype, begin: number, end: number): number {
+    const { buffer, byteOffset } = this.staging;
+    const count = (end - begin) * K;
+    const rows = data.subarray(begin * K, end * K);
+    if (dtype === 'F32') rows.set(new Float32Array(buffer, byteOffset, count));
+    else (dtype === 'BF16' ? widenBf16 : widenF16)(new Uint16Array(buffer, byteOffset, count), rows as Float32Array);
+    return rows.every(Number.isFinite) ? 0 : 1;
+  }
+}

@@ -1,0 +1,68 @@
+import type { ConfigError, TokenizerError } from './errors.ts';
+
+/** The class of the errors of a file, by what the file is for. */
+type Failure = typeof ConfigError | typeof TokenizerError;
+
+/**
+ * Reads a UTF-8 file (Node only).
+ * @param path absolute, or relative to the working directory
+ * @returns null when there is no such file
+ * @throws Failure when it cannot be read or is not UTF-8
+ */
+export async function readTextFile(path: string, Failure: Failure): Promise<string | null> {
+  const { readFile } = await import('node:fs/promises');
+  try {
+    return decodeUtf8(await readFile(path), path, Failure);
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return null;
+    const found = code === 'EISDIR' ? 'a folder' : message;
+    throw new Failure({ where: path, expected: 'a readable file', found, fix: 'Check the path and its permissions.' }, { cause: error });
+  }
+}
+
+/**
+ * Decodes UTF-8 strictly; a byte order mark stays, as in Python.
+ * @param where what messages call the bytes
+ * @throws Failure when the bytes are not UTF-8
+ */
+export function decodeUtf8(bytes: Uint8Array, where: string, Failure: Failure): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch (cause) {
+    throw new Failure({ where, expected: 'UTF-8 text', found: 'other bytes', fix: 'The file is damaged: download it again.' }, { cause });
+  }
+}
+
+/**
+ * Parses JSON that must be one object.
+ * @param where what messages call the text
+ * @throws Failure when it is not JSON, or not an object
+ */
+export function parseJsonObject(text: string, where: string, Failure: Failure): Record<string, unknown> {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    const found = text.trim() === '' ? 'an empty file' : (cause as Error).message;
+    throw new Failure({ where, expected: 'JSON', found, fix: 'The file is damaged: download it again.' }, { cause });
+  }
+  if (!isObject(json))
+    throw new Failure({ where, expected: 'a JSON object', found: kindOf(json), fix: 'The file is damaged: download it again.' });
+  return json;
+}
+
+/** Whether a JSON value is an object, not an array and not null. */
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** What a message calls a value, most often of JSON: a short one in full, else its kind. */
+export function kindOf(value: unknown): string {
+  if (value === undefined) return 'nothing';
+  const text = typeof value === 'bigint' ? undefined : JSON.stringify(value);
+  if (text === undefined) return `a ${typeof value}`;
+  if (text.length <= 60) return text;
+  return Array.isArray(value) ? `an array of ${value.length}` : typeof value === 'string' ? `"${value.slice(0, 50)}…"` : 'an object';
+}

@@ -1,0 +1,89 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { extent, mapped, tokens, type Values, values } from '../support/arbitraries.ts';
+import { assertClose, assertSame, ROUNDED_ONCE } from '../support/assert_close.ts';
+import { testGoldens } from '../support/kernel_golden.ts';
+import { type Implementation, implementations, reference, wasm } from '../support/workbench.ts';
+
+function softmax({ bench }: Implementation, x: Values): Values {
+  const b = bench();
+  const y = b.room(x.rows, x.cols);
+  b.kernels.softmax(y, b.put(x));
+  return b.take(y)[0]!;
+}
+
+await testGoldens('softmax', (implementation, { of }) => ({ y: softmax(implementation, of('x')) }));
+
+const shape = fc.tuple(tokens, extent);
+const inputs = shape.chain(([T, D]) => values(T, D));
+const integers = shape.chain(([T, D]) => values(T, D, ['integers']));
+
+describe('wasm = reference', () => {
+  test('on any shape and values', () => {
+    fc.assert(
+      fc.property(inputs, (x) => assertClose(softmax(wasm, x).data, softmax(reference, x).data, { relative: ROUNDED_ONCE })),
+      { numRuns: 80 },
+    );
+  });
+
+  test('NaN and infinities, in place', () => {
+    fc.assert(
+      fc.property(inputs, fc.nat(), fc.constantFrom(NaN, Infinity, -Infinity), (x, at, to) => {
+        fc.pre(to !== -Infinity || x.cols > 1); // a row needs one finite element
+        const broken = mapped(x, (value, i) => (i === at % x.data.length ? to : value));
+        assertClose(softmax(wasm, broken).data, softmax(reference, broken).data, { relative: ROUNDED_ONCE });
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  test('in place', () => {
+    fc.assert(
+      fc.property(inputs, (x) => {
+        const b = wasm.bench();
+        const y = b.put(x);
+        b.kernels.softmax(y, y);
+        assertSame(b.take(y)[0]!.data, softmax(wasm, x).data);
+      }),
+      { numRuns: 20 },
+    );
+  });
+});
+
+describe.each(implementations)('$name', (implementation) => {
+  test('rows sum to 1', () => {
+    fc.assert(
+      fc.property(inputs, (x) => {
+        const { data, rows, cols } = softmax(implementation, x);
+        for (let t = 0; t < rows; t++) {
+          const sum = Array.from(data.subarray(t * cols, (t + 1) * cols)).reduce((a, b) => a + b);
+          // Each element is rounded by at most u of itself, and they sum to 1.
+          expect(Math.abs(sum - 1)).toBeLessThanOrEqual(implementation.u * (1 + cols * 2 ** -20) + cols * 2 ** -53);
+        }
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  test('a shift of a row changes nothing: integers shift exactly', () => {
+    fc.assert(
+      fc.property(integers, fc.integer({ min: -5000, max: 5000 }), (x, shift) => {
+        const shifted = mapped(x, (value, i) => value + shift * (Math.floor(i / x.cols) + 1));
+        assertSame(softmax(implementation, shifted).data, softmax(implementation, x).data);
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  test('a column moved is a probability moved', () => {
+    fc.assert(
+      fc.property(integers, (x) => {
+        const reversed = mapped(x, (_, i) => x.data[(Math.floor(i / x.cols) + 1) * x.cols - 1 - (i % x.cols)]!);
+        const y = softmax(implementation, x);
+        const moved = mapped(y, (_, i) => y.data[(Math.floor(i / y.cols) + 1) * y.cols - 1 - (i % y.cols)]!);
+        assertClose(softmax(implementation, reversed).data, moved.data, { relative: 2.01 * implementation.u + x.cols * 2 ** -52 });
+      }),
+      { numRuns: 30 },
+    );
+  });
+});

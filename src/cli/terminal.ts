@@ -4,7 +4,8 @@ import { visible } from '../checkpoint/problem_list.ts';
 
 /** Colours for one stream: none where it is no terminal, or NO_COLOR is set. */
 function coloursOf(stream: WriteStream): ReturnType<typeof picocolors.createColors> {
-  return picocolors.createColors(stream.isTTY && stream.hasColors());
+  // A pipe's isTTY is undefined, for which picocolors would guess by the environment: colours wherever CI is set.
+  return picocolors.createColors(stream.isTTY === true && stream.hasColors());
 }
 
 export const onStdout = coloursOf(process.stdout);

@@ -7,6 +7,9 @@ import { afterAll } from 'vitest';
 import { repository } from './models.ts';
 
 const MAIN = repository('dist/cli/main.js');
+/** The same wherever the tests run: on a continuous-integration machine, whose logs are pipes. */
+const { FORCE_COLOR: _, NO_COLOR: __, ...INHERITED } = process.env;
+const ENV = { ...INHERITED, CI: 'true' };
 
 /** What a process left behind. */
 export interface Run {
@@ -24,7 +27,7 @@ export interface Destination {
 /** Starts `olmo-hybrid` as built, in the root of this package. */
 export function start({ stdout }: Partial<Destination>, ...args: string[]): ChildProcess {
   if (!existsSync(MAIN)) throw new Error('there is no dist/cli/main.js: run `npm run build` before this test');
-  return spawn(process.execPath, [MAIN, ...args], { cwd: repository('.'), stdio: ['pipe', stdout ?? 'pipe', 'pipe'] });
+  return spawn(process.execPath, [MAIN, ...args], { cwd: repository('.'), env: ENV, stdio: ['pipe', stdout ?? 'pipe', 'pipe'] });
 }
 
 /** Waits for a process to end. */

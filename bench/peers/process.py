@@ -20,6 +20,15 @@ def busy_seconds() -> float | None:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
+def wait_for_quiet(cores: float, seconds: float) -> None:
+    """Returns once all programs together take less than `cores`, or when the time is over."""
+    end = time.monotonic() + seconds
+    while (before := busy_seconds()) is not None and time.monotonic() < end:
+        time.sleep(1)
+        if busy_seconds() - before < cores:
+            return
+
+
 def run(command: list[str], cwd: pathlib.Path) -> dict:
     """`result` or `error`; `seconds`; `foreign_cores`: cores that were busy with something else, on average.
 

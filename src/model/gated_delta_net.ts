@@ -3,19 +3,7 @@ import type { Bank } from '../runtime/bank.ts';
 import type { Tensor } from '../runtime/tensor.ts';
 import { DeltaState } from './cache.ts';
 import { MLP } from './mlp.ts';
-import {
-  add_,
-  causal_conv1d,
-  gated_delta_rule,
-  gdn_beta,
-  gdn_gate,
-  l2_norm,
-  linear,
-  type Mode,
-  type Op,
-  rms_norm,
-  rms_norm_gated,
-} from './nn.ts';
+import { add_, causal_conv1d, gated_delta_rule, gdn_beta, gdn_gate, l2_norm, linear, type Op, rms_norm, rms_norm_gated } from './nn.ts';
 import type { Weights } from './weights.ts';
 
 /** Of o_norm: fixed in the release, and not the config's rms_norm_eps. */
@@ -23,7 +11,7 @@ const O_NORM_EPS = 1e-5;
 const L2_NORM_EPS = 1e-6;
 
 /** Gated DeltaNet mixer, arXiv:2412.06464 §3. HF: OlmoHybridGatedDeltaNet. T tokens, D = hidden_size, Hk key heads, H value heads. */
-function GatedDeltaNet(cfg: OlmoHybridConfig, w: Weights, m: Bank, mode: Mode): (x: Tensor, state: DeltaState) => Tensor {
+function GatedDeltaNet(cfg: OlmoHybridConfig, w: Weights, m: Bank): (x: Tensor, state: DeltaState) => Tensor {
   const { hidden_size: D, linear_num_key_heads: Hk, linear_num_value_heads: H, linear_conv_kernel_dim: W } = cfg;
   const { linear_key_head_dim: Dk, linear_value_head_dim: Dv } = cfg;
   const q_proj = linear(m, w, 'q_proj', Hk * Dk, D);
@@ -40,7 +28,7 @@ function GatedDeltaNet(cfg: OlmoHybridConfig, w: Weights, m: Bank, mode: Mode): 
   const k_l2norm = l2_norm(m, w, 'k_l2norm', Hk, Dk, L2_NORM_EPS);
   const decay = gdn_gate(m, w, H);
   const strength = gdn_beta(m, w, H, cfg.linear_allow_neg_eigval ? 2 : 1);
-  const delta_rule = gated_delta_rule(m, w, { Hk, H, Dk, Dv }, mode);
+  const delta_rule = gated_delta_rule(m, w, { Hk, H, Dk, Dv });
   const o_norm = rms_norm_gated(m, w, 'o_norm', H, Dv, O_NORM_EPS);
 
   return (x, state) => {
@@ -63,11 +51,11 @@ export class LinearAttentionDecoderLayer {
   private readonly post_attention_layernorm: Op;
   private readonly mlp: Op;
 
-  constructor(cfg: OlmoHybridConfig, w: Weights, m: Bank, mode: Mode) {
+  constructor(cfg: OlmoHybridConfig, w: Weights, m: Bank) {
     this.bank = m;
     this.cache = new DeltaState(m, cfg);
     this.input_layernorm = rms_norm(m, w, 'input_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
-    this.linear_attn = GatedDeltaNet(cfg, w.scope('linear_attn'), m, mode);
+    this.linear_attn = GatedDeltaNet(cfg, w.scope('linear_attn'), m);
     this.post_attention_layernorm = rms_norm(m, w, 'post_attention_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
     this.mlp = MLP(cfg, w.scope('mlp'), m);
   }

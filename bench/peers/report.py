@@ -25,6 +25,7 @@ class Goal:
 
 DECODE, PREFILL = RATES["decode"], RATES["prefill 512"]
 READ, LIMIT = "decode.gbps", "limits.memory_read_gbps"
+FLOPS, PEAK = "gflops", "limits.f32_gflops"
 GOALS = [
     Goal("decode q8, weights read in GB/s, over the memory's own rate", ("ours_q8_fast", READ), ("ours_q8_fast", LIMIT), 0.80),
     Goal("decode bf16, the same", ("ours_bf16_fast", READ), ("ours_bf16_fast", LIMIT), 0.75),
@@ -35,9 +36,10 @@ GOALS = [
     Goal("decode q8, two threads over one", ("ours_q8_fast", DECODE), ("ours_q8_fast_1t", DECODE), 1.6),
     Goal("prefill 512, strict bf16, over HF transformers f32", ("ours_bf16_strict", PREFILL), ("transformers_float32", PREFILL), 0.5),
     Goal("prefill 512, fast q8, over llama.cpp q8_0, qwen35 shape", ("ours_q8_fast", PREFILL), ("llama_cpp_qwen35_q8_0", PREFILL), 0.9),
-    Goal("f32 product, 2 threads, over onnxruntime-web", ("ours_product_2t", "gflops"), ("onnxruntime_product_2t", "gflops"), 1.6),
-    Goal("f32 product, 1 thread, over onnxruntime-web", ("ours_product_1t", "gflops"), ("onnxruntime_product_1t", "gflops"), 1.6),
-    Goal("f32 product, 2 threads, over the wasm f32 peak", ("ours_product_2t", "gflops"), ("ours_f32_strict", "limits.f32_gflops"), 0.85),
+    Goal("f32 product, strict, 2 threads, over onnxruntime-web", ("ours_product_strict_2t", FLOPS), ("onnxruntime_product_2t", FLOPS), 1.6),
+    Goal("f32 product, strict, 1 thread, over onnxruntime-web", ("ours_product_strict_1t", FLOPS), ("onnxruntime_product_1t", FLOPS), 1.6),
+    Goal("f32 product, relaxed, 2 threads, over onnxruntime-web", ("ours_product_relaxed_2t", FLOPS), ("onnxruntime_product_2t", FLOPS), 1.6),
+    Goal("f32 product, strict, 2 threads, over the wasm f32 peak", ("ours_product_strict_2t", FLOPS), ("ours_f32_strict", PEAK), 0.85),
 ]
 PAIRS = {
     "ours_f32_strict": ["transformers_float32"],

@@ -39,8 +39,13 @@ def run(command: list[str], cwd: pathlib.Path) -> dict:
         child = subprocess.Popen(command, cwd=cwd, stdout=out, stderr=err)
         killer = threading.Timer(TIMEOUT_SECONDS, child.kill)
         killer.start()
-        _, status, usage = os.wait4(child.pid, 0)
-        killer.cancel()
+        try:
+            _, status, usage = os.wait4(child.pid, 0)
+        except BaseException:  # Ctrl-C: no engine goes on alone
+            child.kill()
+            raise
+        finally:
+            killer.cancel()
         child.returncode = os.waitstatus_to_exitcode(status)
         measurement: dict = {"seconds": round(time.monotonic() - begin, 2)}
         if busy is not None:

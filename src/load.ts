@@ -44,6 +44,8 @@ export interface LoadOptions {
   readonly threads?: number | undefined;
   /** Most bytes of one wasm memory. Default 4 GiB, what wasm32 allows. */
   readonly bank_limit_bytes?: number | undefined;
+  /** Gives what is to run in place of a bank's kernels, such as the same kernels with a clock. */
+  readonly instrument?: ((kernels: Kernels) => Kernels) | undefined;
   /** Called while the weights are read, with bytes done and bytes in all. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
@@ -124,7 +126,9 @@ async function load(where: string, config: OlmoHybridConfig, tensors: Tensors, o
   const pool =
     kernels === 'wasm' ? await ThreadPool.create(threads, mode === 'fast' && (await hasRelaxedSimd()) ? 'relaxed' : 'strict') : null;
   const bank = (bytes: BankBytes): Bank =>
-    pool ? new WasmBank(pool, rows, mode, bytes) : new ReferenceBank(rows, kernels === 'bf16' ? bf16Kernels : undefined);
+    pool
+      ? new WasmBank(pool, rows, mode, bytes, options.instrument)
+      : new ReferenceBank(rows, kernels === 'bf16' ? bf16Kernels : undefined);
   try {
     const weights = new Weights(formats);
     const memory = plan.placement.banks.map(bank);

@@ -30,6 +30,35 @@ export function linear(m: Bank, w: Weights, name: string, N: number, K: number, 
   };
 }
 
+/**
+ * Several products of one x, each as `linear`: threads meet once for all of them.
+ * @param widths N of each, by its name
+ * @returns for x [T, K] the products by name; the same object every time
+ */
+export function linears<Name extends string>(
+  m: Bank,
+  w: Weights,
+  K: number,
+  widths: Readonly<Record<Name, number>>,
+  bias = false,
+): (x: Tensor) => Readonly<Record<Name, Tensor>> {
+  const names = Object.keys(widths) as Name[];
+  const products = names.map((name) => {
+    const [weight, N] = [w.matrix(m, `${name}.weight`, widths[name], K), widths[name]];
+    return { w: weight, bias: bias ? w.vector(m, `${name}.bias`, N) : null, y: m.scratch(m.rows, N) };
+  });
+  const group = m.group(products);
+  const x8 = m.mode === 'fast' && products.some((product) => isQuantised(product.w.format)) ? m.int8(K) : null;
+  const paths = names.map((name) => w.path(name));
+  const results = Object.fromEntries(names.map((name, i) => [name, products[i]!.y])) as Record<Name, Tensor>;
+  return (x) => {
+    for (let i = 0; i < products.length; i++) products[i]!.y.rows = x.rows;
+    m.kernels.linears(group, x, x8);
+    for (let i = 0; i < products.length; i++) done(m, paths[i]!, products[i]!.y);
+    return results;
+  };
+}
+
 /** y [T, D] = x / rms(x) * weight. HF: OlmoHybridRMSNorm. */
 export function rms_norm(m: Bank, w: Weights, name: string, D: number, eps: number): Op {
   const weight = w.vector(m, `${name}.weight`, D);

@@ -191,6 +191,19 @@ export class OlmoHybridForCausalLM {
     this.tokensSoFar = snapshot.position;
   }
 
+  /**
+   * Fills the caches up to `position` with copies of what they hold, to measure at a long context without reading a long text.
+   * @throws {ArgumentError} when they are empty, hold more or cannot hold so many
+   */
+  stretch(position: number): void {
+    if (this.tokensSoFar < 1 || position < this.tokensSoFar || position > this.context) {
+      const expected = `from ${Math.max(1, this.tokensSoFar)} to ${this.context}, after at least one token`;
+      throw new ArgumentError({ where: 'position', expected, found: `${position}`, fix: 'Load the model with a larger context.' });
+    }
+    for (const layer of this.layers) layer.cache.stretch(this.tokensSoFar, position);
+    this.tokensSoFar = position;
+  }
+
   private runLayers(tokens: readonly number[] | Int32Array): Tensor {
     this.check(tokens);
     const T = tokens.length;

@@ -1,7 +1,17 @@
 import { Arena } from './arena.ts';
 import type { Bank, Mode, Tap } from './bank.ts';
-import { int8Scratch, type Kernels } from './kernels.ts';
-import { type FloatArray, type Ids, type Matrix, matrixBytes, PANEL, type Tensor, type WeightDtype, type WeightFormat } from './tensor.ts';
+import { int8Scratch, type Kernels, type LinearGroup, type Product } from './kernels.ts';
+import {
+  FORMAT_CODES,
+  type FloatArray,
+  type Ids,
+  type Matrix,
+  matrixBytes,
+  PANEL,
+  type Tensor,
+  type WeightDtype,
+  type WeightFormat,
+} from './tensor.ts';
 
 /** What each thread has for itself in every bank: SCRATCH_BYTES of assembly/scratch.ts, and a word behind them. */
 export const THREAD_SCRATCH_BYTES = 32 * 128 * 16 * 4 + 8192;
@@ -72,6 +82,15 @@ export abstract class AddressedBank implements Bank {
   scratch(rows: number, cols: number): Tensor {
     const ptr = this.scratchArena.take(rows * cols * 4);
     return { data: this.floats(ptr, rows * cols), ptr, rows, cols };
+  }
+
+  group(products: readonly Product[]): LinearGroup {
+    const entries = products.flatMap(({ y, w, bias }) => {
+      return [y.ptr, w.ptr, bias?.ptr ?? 0, w.N, FORMAT_CODES[w.format], Math.ceil(w.N / PANEL)];
+    });
+    const table = this.ids(entries.length);
+    if (table.data.length > 0) table.data.set(entries); // a plan has no memory
+    return { products, table };
   }
 
   int8(K: number): Tensor {

@@ -1,4 +1,4 @@
-import type { Kernels } from './kernels.ts';
+import type { Kernels, LinearGroup, Product } from './kernels.ts';
 import type { Ids, Matrix, Tensor, WeightDtype, WeightFormat } from './tensor.ts';
 
 /** Sees every intermediate by its HF module path; the tensor is valid during the call only. */
@@ -27,6 +27,8 @@ export interface Bank {
   tensor64(rows: number, cols: number): Tensor;
   /** A tensor that lives until the next layer of this bank runs. */
   scratch(rows: number, cols: number): Tensor;
+  /** Binds products of one x [T, K]: all weights have the same K. */
+  group(products: readonly Product[]): LinearGroup;
   /** Room for the rows of x [rows, K] in int8, for quantised weights in fast mode. Shared by the ops of a layer. */
   int8(K: number): Tensor;
   /** Called at the start of each layer's constructor: its scratch takes the addresses of the layer before. */

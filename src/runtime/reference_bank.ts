@@ -1,7 +1,7 @@
 import { widenBf16, widenF16 } from '../checkpoint/dtype.ts';
 import type { Bank, Mode, Tap } from './bank.ts';
 import { STAGING_SLOTS } from './addressed_bank.ts';
-import type { Kernels } from './kernels.ts';
+import type { Kernels, LinearGroup, Product } from './kernels.ts';
 import { type Ids, type Matrix, PANEL, type Tensor, type WeightDtype, type WeightFormat } from './tensor.ts';
 import { referenceKernels } from '../reference/index.ts';
 
@@ -32,6 +32,10 @@ export class ReferenceBank implements Bank {
 
   scratch(rows: number, cols: number): Tensor {
     return this.tensor(rows, cols);
+  }
+
+  group(products: readonly Product[]): LinearGroup {
+    return { products, table: this.ids(0) };
   }
 
   int8(): Tensor {

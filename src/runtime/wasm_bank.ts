@@ -17,20 +17,21 @@ export class WasmBank extends AddressedBank {
   readonly kernels: Kernels;
   readonly staging: Uint8Array;
   private readonly memory: WebAssembly.Memory;
-  private readonly run: RunKernel;
+  readonly run: RunKernel;
   /** Of each thread, how many of the values that it stored are not finite. */
   private readonly notFinite: readonly Int32Array[];
 
   /**
    * @param bytes From the plan that the same constructors made on a PlanBank.
+   * @param instrument What is to run in place of the kernels, such as the same kernels with a clock.
    * @throws {RuntimeLimitError} when the engine cannot give that much memory.
    */
-  constructor(pool: ThreadPool, rows: number, mode: Mode, bytes: BankBytes) {
+  constructor(pool: ThreadPool, rows: number, mode: Mode, bytes: BankBytes, instrument = (kernels: Kernels) => kernels) {
     super({ rows, threads: pool.threads, mode }, bytes.persistent);
     const { memory, core, run } = addMemory(pool, Math.ceil((this.scratchArena.begin + bytes.scratch) / PAGE));
     this.memory = memory;
     this.run = run;
-    this.kernels = wasmKernels(run, core, pool.threads);
+    this.kernels = instrument(wasmKernels(run, core, pool.threads, pool.build));
     this.staging = new Uint8Array(memory.buffer, this.scratchArena.begin, bytes.scratch);
     this.notFinite = Array.from({ length: pool.threads }, (_, i) => this.ints(threadScratch(i) + THREAD_SCRATCH_BYTES, 1));
   }

@@ -111,7 +111,8 @@ function linear(name: Extract<KernelName, `linear_${string}`>): Build {
     const w = m.take(matrixBytes(format, N, K) / 4);
     core.pack(w, source, format === 'BF16' ? DTYPE_CODES.BF16 : DTYPE_CODES.F32, FORMAT_CODES[format], 0, K, N, 0, panels);
     const x8 = m.take(T * int8Scratch(K));
-    core.quantise_rows(x8, x, K, 0, T);
+    core.quantise_rows(x8, x, 127, K, 0, T);
+    if (name === 'linear_q8_int8') return m.call(panels, (begin, end) => core[name](y, x8, w, bias, 127, T, K, N, begin, end));
     return m.call(panels, (begin, end) => core[name](y, name.endsWith('int8') ? x8 : x, w, bias, T, K, N, begin, end));
   };
 }
@@ -224,7 +225,7 @@ const BUILDS: Readonly<Record<string, Build>> = {
     const length = int8Scratch(K);
     const x8 = m.output(T * length, (i) => Math.floor(i / length));
     const x = m.floats(T, K);
-    return m.call(T, (begin, end) => core.quantise_rows(x8, x, K, begin, end));
+    return m.call(T, (begin, end) => core.quantise_rows(x8, x, 127, K, begin, end));
   },
   rms_norm: rowwise((m, T, D, y) => {
     const [x, weight] = [m.floats(T, D), m.floats(1, D)];

@@ -1,0 +1,111 @@
+import { join } from 'node:path';
+import { OlmoHybridError } from '../errors.ts';
+import { configLevel } from './config_level.ts';
+import { layerLevel } from './layer_level.ts';
+import { decodeLevel, prefillDecodeLevel, prefillLevel, stateLevel } from './logits_levels.ts';
+import { opLevel } from './op_level.ts';
+import { type Case, failed, type Judgement, LEVELS, type Level, type LevelName, type Runtime } from './protocol.ts';
+import { samplerLevel } from './sampler_level.ts';
+import { templateLevel, tokenizerLevel } from './text_levels.ts';
+
+const ALL: Readonly<Record<LevelName, Level>> = {
+  config: configLevel,
+  tokenizer: tokenizerLevel,
+  template: templateLevel,
+  op: opLevel,
+  layer: layerLevel,
+  prefill: prefillLevel,
+  decode: decodeLevel,
+  prefill_decode: prefillDecodeLevel,
+  state: stateLevel,
+  sampler: samplerLevel,
+};
+
+export type Status = 'passed' | 'failed' | 'not supported';
+
+export interface CaseResult {
+  readonly name: string;
+  readonly status: Status;
+  /** In the unit of its level; null where nothing was measured. */
+  readonly measured: number | null;
+  /** Of a failure, what was expected and found; of a case that is not supported, why. */
+  readonly said: string;
+  readonly seconds: number;
+}
+
+export interface LevelResult {
+  readonly level: LevelName;
+  /** `failed` when one case has; `not supported` when no case was answered. */
+  readonly status: Status;
+  readonly measure: Level['measure'];
+  readonly cases: readonly CaseResult[];
+  readonly seconds: number;
+}
+
+export interface Conformance {
+  readonly runtime: string;
+  /** No level failed, and at least one passed. */
+  readonly conforms: boolean;
+  /** The highest level that passed while none below it failed; null for none. */
+  readonly reached: LevelName | null;
+  readonly levels: readonly LevelResult[];
+}
+
+/**
+ * Asks a runtime level by level and judges its answers (Node only).
+ * @param levels those to try, in any order
+ * @param folder an empty one, for the files that are handed over
+ * @param signal ends it after the case that is running
+ * @throws {ArgumentError} when the runtime cannot be started
+ */
+export async function* conform(
+  runtime: Runtime,
+  levels: readonly LevelName[],
+  folder: string,
+  signal?: AbortSignal,
+): AsyncGenerator<LevelResult, void, void> {
+  for (const name of LEVELS.filter((level) => levels.includes(level))) {
+    const level = ALL[name];
+    const begun = performance.now();
+    const cases: CaseResult[] = [];
+    for (const [i, one] of (await level.cases(folder)).entries()) {
+      if (signal?.aborted) return;
+      cases.push(await tried(runtime, level, one, join(folder, `${name}.${i}.safetensors`)));
+    }
+    yield { level: name, status: statusOf(cases), measure: level.measure, cases, seconds: (performance.now() - begun) / 1000 };
+  }
+}
+
+/** What the levels say together. */
+export function summarized(runtime: string, levels: readonly LevelResult[]): Conformance {
+  const failure = levels.findIndex(({ status }) => status === 'failed');
+  const good = (failure < 0 ? levels : levels.slice(0, failure)).filter(({ status }) => status === 'passed');
+  return { runtime, conforms: failure < 0 && good.length > 0, reached: good.at(-1)?.level ?? null, levels };
+}
+
+async function tried(runtime: Runtime, level: Level, { request, judge }: Case, output: string): Promise<CaseResult> {
+  const begun = performance.now();
+  const answer = await runtime.ask(level.writes ? { ...request, output } : request);
+  const end = (status: Status, measured: number | null, said: string): CaseResult => {
+    return { name: request.case, status, measured, said, seconds: (performance.now() - begun) / 1000 };
+  };
+  if (answer.status !== 'answered') return end(answer.status, null, answer.why);
+  const { passed, measured, said } = await judged(judge, answer.fields, output);
+  return end(passed ? 'passed' : 'failed', measured, said);
+}
+
+/** A file that cannot be read is the runtime's failure, not the user's. */
+async function judged(judge: Case['judge'], fields: Readonly<Record<string, unknown>>, output: string): Promise<Judgement> {
+  try {
+    return await judge(fields, output);
+  } catch (error) {
+    if (!(error instanceof OlmoHybridError)) throw error;
+    const { expected, found, where } = error.problems[0]!;
+    return failed(where.startsWith(output) ? expected : `${where}: ${expected}`, found);
+  }
+}
+
+function statusOf(cases: readonly CaseResult[]): Status {
+  if (cases.some(({ status }) => status === 'failed')) return 'failed';
+  return cases.some(({ status }) => status === 'passed') ? 'passed' : 'not supported';
+}

@@ -4,7 +4,7 @@ import { configLevel } from './config_level.ts';
 import { layerLevel } from './layer_level.ts';
 import { decodeLevel, prefillDecodeLevel, prefillLevel, stateLevel } from './logits_levels.ts';
 import { opLevel } from './op_level.ts';
-import { type Case, failed, type Judgement, LEVELS, type Level, type LevelName, type Runtime } from './protocol.ts';
+import { type Case, failed, type Judgement, LEVELS, type Level, type LevelName, type Runtime, type Status } from './protocol.ts';
 import { samplerLevel } from './sampler_level.ts';
 import { templateLevel, tokenizerLevel } from './text_levels.ts';
 
@@ -21,15 +21,8 @@ const ALL: Readonly<Record<LevelName, Level>> = {
   sampler: samplerLevel,
 };
 
-export type Status = 'passed' | 'failed' | 'not supported';
-
-export interface CaseResult {
+export interface CaseResult extends Judgement {
   readonly name: string;
-  readonly status: Status;
-  /** In the unit of its level; null where nothing was measured. */
-  readonly measured: number | null;
-  /** Of a failure, what was expected and found; of a case that is not supported, why. */
-  readonly said: string;
   readonly seconds: number;
 }
 
@@ -68,9 +61,12 @@ export async function* conform(
     const level = ALL[name];
     const begun = performance.now();
     const cases: CaseResult[] = [];
+    let slow: string | null = null;
     for (const [i, one] of (await level.cases(folder)).entries()) {
       if (signal?.aborted) return;
-      cases.push(await tried(runtime, level, one, join(folder, `${name}.${i}.safetensors`)));
+      const { timed_out, ...result } = await tried(runtime, level, one, join(folder, `${name}.${i}.safetensors`), slow);
+      if (timed_out) slow ??= result.name;
+      cases.push(result);
     }
     yield { level: name, status: statusOf(cases), measure: level.measure, cases, seconds: (performance.now() - begun) / 1000 };
   }
@@ -83,15 +79,23 @@ export function summarized(runtime: string, levels: readonly LevelResult[]): Con
   return { runtime, conforms: failure < 0 && good.length > 0, reached: good.at(-1)?.level ?? null, levels };
 }
 
-async function tried(runtime: Runtime, level: Level, { request, judge }: Case, output: string): Promise<CaseResult> {
+/** @param slow a case of this level that took too long: after it, no other one is asked, or the wait would have no end */
+async function tried(
+  runtime: Runtime,
+  level: Level,
+  { request, judge }: Case,
+  output: string,
+  slow: string | null,
+): Promise<CaseResult & { readonly timed_out: boolean }> {
   const begun = performance.now();
-  const answer = await runtime.ask(level.writes ? { ...request, output } : request);
-  const end = (status: Status, measured: number | null, said: string): CaseResult => {
-    return { name: request.case, status, measured, said, seconds: (performance.now() - begun) / 1000 };
+  const end = ({ status, measured, said }: Judgement, timed_out = false) => {
+    return { name: request.case, status, measured, said, seconds: (performance.now() - begun) / 1000, timed_out };
   };
-  if (answer.status !== 'answered') return end(answer.status, null, answer.why);
-  const { passed, measured, said } = await judged(judge, answer.fields, output);
-  return end(passed ? 'passed' : 'failed', measured, said);
+  if (slow !== null) return end({ status: 'failed', measured: null, said: `not asked, since "${slow}" took too long` });
+  const answer = await runtime.ask(level.writes ? { ...request, output } : request);
+  if (answer.status === 'answered') return end(await judged(judge, answer.fields, output));
+  const timed_out = answer.status === 'timed out';
+  return end({ status: timed_out ? 'failed' : answer.status, measured: null, said: answer.why }, timed_out);
 }
 
 /** A file that cannot be read is the runtime's failure, not the user's. */

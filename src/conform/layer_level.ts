@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { diffTraces, type OpDifference, type TraceDifference } from '../diff/compare.ts';
+import { openTrace } from '../diff/trace_file.ts';
 import { loadModel, readConfig } from '../load.ts';
 import { writeTrace } from '../trace.ts';
 import { FORMAT_VERSION } from '../trace_format.ts';
@@ -41,11 +42,18 @@ function caseOf({ name, dir, tokens }: GoldenModel, folder: string): Case {
   return {
     request: { level: 'layer', case: name, model: dir, tokens, metadata },
     async judge(_, output) {
+      if (!(await holdsTrace(output))) return { status: 'not supported', measured: null, said: 'the file holds no layers, only logits' };
       const options = { kernels: 'reference', mode: 'strict', producer: 'conform' } as const;
       await writeTrace(trusted, dir, tokens, async () => (await loadModel(dir, { kernels: 'reference' })).model, options);
       return verdict(await diffTraces(trusted, output), (await readConfig(dir)).num_hidden_layers);
     },
   };
+}
+
+async function holdsTrace(path: string): Promise<boolean> {
+  const trace = await openTrace(path);
+  await trace.close();
+  return [...trace.shapes.keys()].some((name) => name.startsWith('model.layers.'));
 }
 
 function verdict({ ops, first, problems, b }: TraceDifference, layers: number): Judgement {

@@ -55,7 +55,7 @@ async function judge(path: string, golden: Golden): Promise<Judgement> {
     const truth = tensorOf(golden, golden.tensors.has(name + TRUTH) ? name + TRUTH : name).data;
     const found = await readAnswer(path, [name], shape);
     const judgement = 'failure' in found ? found.failure : heldToTruth(name, found.values, data as FloatArray, truth as FloatArray);
-    if (!judgement.passed) return judgement;
+    if (judgement.status !== 'passed') return judgement;
     if (judgement.measured! > worst.measured!) worst = judgement;
   }
   return worst;

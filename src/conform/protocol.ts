@@ -33,7 +33,7 @@ export interface Request {
 export type Answer =
   | { readonly status: 'answered'; readonly fields: Readonly<Record<string, unknown>> }
   | { readonly status: 'not supported'; readonly why: string }
-  | { readonly status: 'failed'; readonly why: string };
+  | { readonly status: 'failed' | 'timed out'; readonly why: string };
 
 /** Something that answers requests, one at a time. */
 export interface Runtime {
@@ -41,12 +41,14 @@ export interface Runtime {
   close(): Promise<void>;
 }
 
+export type Status = 'passed' | 'failed' | 'not supported';
+
 /** How one answer was found. */
 export interface Judgement {
-  readonly passed: boolean;
+  readonly status: Status;
   /** What was measured, in the unit of the level, to be at most the bound of the level; null where answers are equal or not. */
   readonly measured: number | null;
-  /** What was expected and what was found, of a failure; else what is worth knowing, or nothing. */
+  /** Of a failure, what was expected and found; of what is not supported, why; else what is worth knowing, or nothing. */
   readonly said: string;
 }
 
@@ -68,9 +70,9 @@ export interface Level {
 }
 
 export function passed(measured: number | null = null, said = ''): Judgement {
-  return { passed: true, measured, said };
+  return { status: 'passed', measured, said };
 }
 
 export function failed(expected: string, found: string, measured: number | null = null): Judgement {
-  return { passed: false, measured, said: `expected ${expected}, found ${found}` };
+  return { status: 'failed', measured, said: `expected ${expected}, found ${found}` };
 }

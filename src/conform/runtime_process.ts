@@ -53,7 +53,7 @@ class Session implements Runtime {
       }
       this.program = null;
       program.kill();
-      return { status: 'failed', why: `${ending(event, this.timeout_seconds)} before it answered${program.lastWords()}` };
+      return failure(event, `${ending(event, this.timeout_seconds)} before it answered${program.lastWords()}`);
     }
   }
 
@@ -96,7 +96,7 @@ class RunPerCase implements Runtime {
       }
       program.kill();
       if (event.is === 'end' && event.how === 'exit status 0') return { status: 'answered', fields: {} };
-      return { status: 'failed', why: `${ending(event, this.timeout_seconds)}${program.lastWords()}` };
+      return failure(event, `${ending(event, this.timeout_seconds)}${program.lastWords()}`);
     }
   }
 
@@ -178,6 +178,10 @@ class Program {
     this.events.push(event);
     this.wake?.();
   }
+}
+
+function failure(event: Exclude<Event, { is: 'line' }>, why: string): Answer {
+  return { status: event.is === 'timeout' ? 'timed out' : 'failed', why };
 }
 
 function ending(event: Exclude<Event, { is: 'line' }>, timeout_seconds: number): string {

@@ -1,13 +1,16 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { parseCommand } from '../src/conform/command.ts';
 import { conform, type LevelResult, summarized } from '../src/conform/conform.ts';
 import { type Answer, LEVELS, type LevelName, type Request, type Runtime } from '../src/conform/protocol.ts';
 import { reportJunit } from '../src/conform/report_junit.ts';
 import { startRuntime } from '../src/conform/runtime_process.ts';
+import { loadModel } from '../src/load.ts';
+import { writeTrace } from '../src/trace.ts';
 import { run } from './support/command_line.ts';
 import { repository, temporaryFolder } from './support/models.ts';
+import { changed, floatsOf, type TraceContents } from './support/traces.ts';
 
 const RUNTIME = `'${process.execPath}' '${repository('test/conform/runtime.mjs')}'`;
 const TRACE = `'${process.execPath}' '${repository('dist/cli/main.js')}' trace --model {model} --tokens {tokens} --output {output}`;
@@ -104,6 +107,12 @@ describe('a runtime that does not do as it should', () => {
     expect(new Set(cases.slice(1).map(({ said }) => said))).toEqual(new Set([`not asked, since "${cases[0]!.name}" took too long`]));
   });
 
+  it('may end in good order after each answer', async () => {
+    const code = `process.stdin.once('data', () => { console.log('{}'); process.exit() })`;
+    const [{ cases }] = (await untilFailure(await started(program(code)), ['state'])) as [LevelResult];
+    for (const { said } of cases) expect(said).toMatch(/expected .*file.*, found no such file/); // an answer, though a wrong one
+  });
+
   it('may chatter, and say that it failed', async () => {
     const code = `process.stdin.on('data', () => { console.log('loading'); console.log('{oops'); console.log(JSON.stringify({ error: 'too small' })) })`;
     const [{ cases }] = (await untilFailure(await started(program(code)), CONFIG)) as [LevelResult];
@@ -125,6 +134,51 @@ describe('a runtime that does not do as it should', () => {
     )) as [LevelResult];
     expect(cases.every(({ status }) => status === 'failed')).toBe(true);
     expect(cases[0]!.said).toMatch(said);
+  });
+});
+
+describe('a trace', () => {
+  /** What is said of our trace of `nope` with a change. */
+  async function saidOf(change: (contents: TraceContents) => void): Promise<string> {
+    const runtime: Runtime = {
+      async ask({ case: name, model, tokens, output }) {
+        if (name !== 'nope') return { status: 'not supported', why: '' };
+        const load = async () => (await loadModel(model!)).model;
+        await writeTrace(output!, model!, tokens!, load, { kernels: 'wasm', mode: 'strict', producer: 'test' });
+        await changed(output!, dirname(output!), basename(output!), change);
+        return { status: 'answered', fields: {} };
+      },
+      close: async () => {},
+    };
+    const [{ cases }] = (await untilFailure(runtime, ['layer'])) as [LevelResult];
+    const { status, said } = cases[0]!;
+    return `${status}: ${said}`;
+  }
+
+  it('needs the residual stream behind every layer, and nothing else', async () => {
+    const stream = (contents: TraceContents, but = '') => {
+      for (const name of contents.tensors.keys()) if (!/^model\.layers\.\d$/.test(name) || name === but) contents.tensors.delete(name);
+    };
+    expect(await saidOf((contents) => stream(contents))).toBe('passed: 7 ops');
+    expect(await saidOf((contents) => stream(contents, 'model.layers.3'))).toMatch(
+      /^failed: expected a trace with model\.layers\.3, found .*: no /,
+    );
+    expect(await saidOf(({ tensors }) => tensors.clear())).toBe('not supported: the file holds no layers, only logits');
+  });
+
+  it('fails when shapes, tokens or values are other ones', async () => {
+    const flat = ({ tensors }: TraceContents) => {
+      const beta = tensors.get('model.layers.0.linear_attn.beta')!;
+      tensors.set(beta.name, { ...beta, shape: [...beta.shape].reverse() });
+    };
+    expect(await saidOf(flat)).toBe('failed: expected the shape of model.layers.0.linear_attn.beta in docs/trace_format.md, found [3, 70]');
+    const otherTokens = ({ metadata }: TraceContents) => metadata.set('tokens_sha256', 'another');
+    expect(await saidOf(otherTokens)).toMatch(/^failed: .*other tokens/);
+    const off = ({ tensors }: TraceContents) => {
+      const values = floatsOf(tensors.get('model.layers.2.self_attn.q_norm')!);
+      for (let i = 0; i < values.length; i++) values[i]! *= 1.00001;
+    };
+    expect(await saidOf(off)).toMatch(/^failed: expected model\.layers\.2\.self_attn\.q_norm within .*, found a relative RMS of 1\.0e-5/);
   });
 });
 

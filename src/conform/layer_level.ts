@@ -65,7 +65,7 @@ function verdict({ ops, first, problems, b }: TraceDifference, layers: number): 
   }
   // Names that only one of two has are no mistake, as long as the residual stream is there.
   const unlike = problems.find(({ where }) => !where.startsWith(b.path) && !where.endsWith('.trusted.safetensors'));
-  if (unlike) return failed(`${unlike.where} ${unlike.expected}`, unlike.found);
+  if (unlike) return failed(`the shape of ${unlike.where} in docs/trace_format.md`, unlike.found.replace(' in B', ''));
   const compared = new Set(ops.map(({ name }) => name));
   const missing = Array.from({ length: layers }, (_, i) => `model.layers.${i}`).find((name) => !compared.has(name));
   if (missing !== undefined) {

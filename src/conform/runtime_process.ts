@@ -16,8 +16,16 @@ const PARTING_SECONDS = 5;
 
 type Child = ChildProcessByStdio<Writable, Readable, Readable>;
 
-/** Ends a wait: a line of stdout, the end of the program, or the end of patience. */
-type Event = { readonly is: 'line'; readonly text: string } | { readonly is: 'end'; readonly how: string } | { readonly is: 'timeout' };
+/** How a program ended, or was ended. */
+interface Ending {
+  /** The exit status, or the signal. */
+  readonly how: string;
+  readonly said: string;
+  readonly timed_out: boolean;
+  readonly last_words: string;
+}
+
+const GOOD_ORDER = 'exit status 0';
 
 /**
  * A runtime in a process of its own (Node only), as docs/conformance.md describes it.
@@ -39,29 +47,22 @@ class Session implements Runtime {
   }
 
   async ask(request: Request): Promise<Answer> {
-    this.program ??= await Program.start([...this.command.words]);
+    const isFresh = this.program === null;
+    this.program ??= await Program.start(this.command.words);
     const { program } = this;
     program.write(`${JSON.stringify(request)}\n`);
-    const deadline = performance.now() + 1000 * this.timeout_seconds;
-    for (;;) {
-      const event = await program.next(deadline);
-      if (event.is === 'line') {
-        const fields = objectOf(event.text);
-        if (fields) return answerOf(fields);
-        program.keep(event.text); // chatter
-        continue;
-      }
-      this.program = null;
-      program.kill();
-      return failure(event, `${ending(event, this.timeout_seconds)} before it answered${program.lastWords()}`);
-    }
+    const answer = await program.next(this.timeout_seconds, objectOf);
+    if ('line' in answer) return answerOf(answer.line);
+    this.program = null;
+    if (answer.how === GOOD_ORDER && !isFresh) return await this.ask(request); // it had ended before it was asked
+    return failure(answer, ' before it answered');
   }
 
   async close(): Promise<void> {
     const { program } = this;
     this.program = null;
     program?.write(null);
-    await program?.end(PARTING_SECONDS);
+    await program?.next(PARTING_SECONDS, () => null);
   }
 }
 
@@ -87,17 +88,8 @@ class RunPerCase implements Runtime {
     const values = { model: model!, tokens: file, output: output!, calls: (calls ?? [tokens!.length]).join(',') };
     const program = await Program.start(filledIn(this.command, values));
     program.write(null);
-    const deadline = performance.now() + 1000 * this.timeout_seconds;
-    for (;;) {
-      const event = await program.next(deadline);
-      if (event.is === 'line') {
-        program.keep(event.text);
-        continue;
-      }
-      program.kill();
-      if (event.is === 'end' && event.how === 'exit status 0') return { status: 'answered', fields: {} };
-      return failure(event, `${ending(event, this.timeout_seconds)}${program.lastWords()}`);
-    }
+    const end = (await program.next(this.timeout_seconds, () => null)) as Ending;
+    return end.how === GOOD_ORDER ? { status: 'answered', fields: {} } : failure(end, '');
   }
 
   async close(): Promise<void> {}
@@ -105,9 +97,10 @@ class RunPerCase implements Runtime {
 
 class Program {
   private readonly child: Child;
-  private readonly events: Event[] = [];
+  private readonly lines: string[] = [];
   private readonly kept: string[] = [];
-  private wake: (() => void) | null = null;
+  private how: string | null = null;
+  private wake: () => void = () => {};
 
   /** @throws {ArgumentError} when there is no such program */
   static async start(words: readonly string[]): Promise<Program> {
@@ -128,9 +121,15 @@ class Program {
     this.child = child;
     child.on('error', () => {}); // a kill that comes too late
     child.stdin.on('error', () => {}); // who does not read it may be gone already
-    createInterface({ input: child.stdout }).on('line', (text) => this.push({ is: 'line', text }));
-    createInterface({ input: child.stderr }).on('line', (text) => this.keep(text));
-    child.once('close', (code, signal) => this.push({ is: 'end', how: code === null ? `signal ${signal}` : `exit status ${code}` }));
+    createInterface({ input: child.stderr }).on('line', (line) => this.keep(line));
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      this.lines.push(line);
+      this.wake();
+    });
+    child.once('close', (code, signal) => {
+      this.how = code === null ? `signal ${signal}` : `exit status ${code}`;
+      this.wake();
+    });
   }
 
   /** null: there is nothing more to come. */
@@ -139,9 +138,23 @@ class Program {
     else this.child.stdin.write(text);
   }
 
-  /** The next event, at the latest when performance.now() is the deadline. */
-  async next(deadline: number): Promise<Event> {
-    if (this.events.length === 0) {
+  /**
+   * Waits for a line of stdout that is accepted; what is not is chatter. After so many seconds the program is ended.
+   * @param accept null: the line is not
+   */
+  async next<T>(seconds: number, accept: (line: string) => T | null): Promise<{ readonly line: T } | Ending> {
+    const deadline = performance.now() + 1000 * seconds;
+    for (;;) {
+      for (let line = this.lines.shift(); line !== undefined; line = this.lines.shift()) {
+        const accepted = accept(line);
+        if (accepted !== null) return { line: accepted };
+        this.keep(line);
+      }
+      if (this.how !== null) return this.ending(`the program ended with ${this.how}`, false);
+      if (performance.now() >= deadline) {
+        this.child.kill('SIGKILL');
+        return this.ending(`${seconds} seconds passed`, true);
+      }
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, Math.max(0, deadline - performance.now()));
         this.wake = () => {
@@ -149,43 +162,22 @@ class Program {
           resolve();
         };
       });
-      this.wake = null;
     }
-    return this.events.shift() ?? { is: 'timeout' };
   }
 
-  keep(line: string): void {
+  private keep(line: string): void {
     this.kept.push(line);
     if (this.kept.length > LINES_KEPT) this.kept.shift();
   }
 
-  lastWords(): string {
-    return this.kept.length === 0 ? '' : `. It said:\n${this.kept.map(visible).join('\n')}`;
-  }
-
-  /** Waits for the program to end by itself; after some seconds, ends it. */
-  async end(seconds: number): Promise<void> {
-    const deadline = performance.now() + 1000 * seconds;
-    for (let event: Event | null = null; event?.is !== 'end' && event?.is !== 'timeout'; ) event = await this.next(deadline);
-    this.kill();
-  }
-
-  kill(): void {
-    this.child.kill('SIGKILL');
-  }
-
-  private push(event: Event): void {
-    this.events.push(event);
-    this.wake?.();
+  private ending(said: string, timed_out: boolean): Ending {
+    const last_words = this.kept.length === 0 ? '' : `. It said:\n${this.kept.map(visible).join('\n')}`;
+    return { how: this.how ?? '', said, timed_out, last_words };
   }
 }
 
-function failure(event: Exclude<Event, { is: 'line' }>, why: string): Answer {
-  return { status: event.is === 'timeout' ? 'timed out' : 'failed', why };
-}
-
-function ending(event: Exclude<Event, { is: 'line' }>, timeout_seconds: number): string {
-  return event.is === 'end' ? `the program ended with ${event.how}` : `${timeout_seconds} seconds passed`;
+function failure({ said, timed_out, last_words }: Ending, when: string): Answer {
+  return { status: timed_out ? 'timed out' : 'failed', why: `${said}${when}${last_words}` };
 }
 
 /** null: the line is no answer. */

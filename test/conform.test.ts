@@ -35,7 +35,7 @@ function upTo(level: LevelName): LevelName[] {
   return ladder.slice(Math.max(0, at - 2), at + 1);
 }
 
-async function started(command: string, seconds = 60): Promise<Runtime> {
+async function started(command: string, seconds = 120): Promise<Runtime> {
   return startRuntime(parseCommand(command), await temporaryFolder(), seconds);
 }
 
@@ -61,7 +61,8 @@ const MISTAKES: readonly (readonly [LevelName, string, RegExp])[] = [
   ['sampler', 'temperature_last', /to draw from, the likeliest first/],
 ];
 
-describe('a runtime made of this library', () => {
+// Some seconds each, but for a busy machine.
+describe('a runtime made of this library', { timeout: 300_000 }, () => {
   it('passes every level', async () => {
     const results = await untilFailure(await started(RUNTIME));
     expect(results.map(({ level, status }) => [level, status])).toEqual(LEVELS.map((level) => [level, 'passed']));
@@ -182,7 +183,7 @@ describe('a trace', () => {
   });
 });
 
-describe('a command that is run for each case', () => {
+describe('a command that is run for each case', { timeout: 120_000 }, () => {
   it('is asked for a trace or logits, and passed over at all other levels', async () => {
     const results = await untilFailure(await started(TRACE), ['config', 'layer', 'decode', 'state']);
     expect(results.map(({ status }) => status)).toEqual(['not supported', 'passed', 'not supported', 'not supported']);

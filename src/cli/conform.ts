@@ -54,11 +54,13 @@ async function run({ runtime, level = LEVELS, timeout, json, junit }: Flags): Pr
   const program = startRuntime(command, folder, timeout);
   const levels: LevelResult[] = [];
   try {
-    for await (const result of conform(program, level, folder, signal)) {
+    for await (const result of conform(program, level, folder, { onCase: showCase, signal })) {
       levels.push(result);
+      clearLine();
       note(`${result.level}: ${result.status}, ${result.cases.length} cases in ${duration(result.seconds)}`);
     }
   } finally {
+    clearLine();
     await program.close();
     await rm(folder, { recursive: true, force: true });
   }
@@ -76,6 +78,16 @@ async function run({ runtime, level = LEVELS, timeout, json, junit }: Flags): Pr
   const marks = { bold: onStdout.bold, dim: onStdout.dim, good: onStdout.green, bad: onStdout.red };
   process.stdout.write(json ? `${JSON.stringify(conformance, numbersOfJson, 2)}\n` : reportText(conformance, marks));
   process.exitCode = conformance.conforms ? 0 : 1;
+}
+
+/** Where a person waits: which case is running. */
+function showCase(level: LevelName, done: number, total: number): void {
+  clearLine();
+  if (process.stderr.isTTY) process.stderr.write(`${level} ${done + 1}/${total}`);
+}
+
+function clearLine(): void {
+  if (process.stderr.isTTY) process.stderr.write('\r\x1b[2K');
 }
 
 /** JSON has no infinity: as a text. */

@@ -35,6 +35,13 @@ export interface LevelResult {
   readonly seconds: number;
 }
 
+export interface ConformOptions {
+  /** Called before each case. */
+  readonly onCase?: ((level: LevelName, done: number, total: number) => void) | undefined;
+  /** Ends it after the case that is running. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 export interface Conformance {
   readonly runtime: string;
   /** No level failed, and at least one passed. */
@@ -48,22 +55,23 @@ export interface Conformance {
  * Asks a runtime level by level and judges its answers (Node only).
  * @param levels those to try, in any order
  * @param folder an empty one, for the files that are handed over
- * @param signal ends it after the case that is running
  * @throws {ArgumentError} when the runtime cannot be started
  */
 export async function* conform(
   runtime: Runtime,
   levels: readonly LevelName[],
   folder: string,
-  signal?: AbortSignal,
+  { onCase, signal }: ConformOptions = {},
 ): AsyncGenerator<LevelResult, void, void> {
   for (const name of LEVELS.filter((level) => levels.includes(level))) {
     const level = ALL[name];
     const begun = performance.now();
     const cases: CaseResult[] = [];
     let slow: string | null = null;
-    for (const [i, one] of (await level.cases(folder)).entries()) {
+    const asked = await level.cases(folder);
+    for (const [i, one] of asked.entries()) {
       if (signal?.aborted) return;
+      onCase?.(name, i, asked.length);
       const { timed_out, ...result } = await tried(runtime, level, one, join(folder, `${name}.${i}.safetensors`), slow);
       if (timed_out) slow ??= result.name;
       cases.push(result);

@@ -7,7 +7,7 @@ import { formatOf } from './runtime/tensor.ts';
 import { type ErrorRatio, errorRatio, type Golden, tensorOf } from './verify_golden.ts';
 
 /** A kernel's outputs by their names in the golden. */
-type Outputs = Readonly<Record<string, FloatArray>>;
+export type Outputs = Readonly<Record<string, FloatArray>>;
 type Parameters = Readonly<Record<string, unknown>>;
 
 /** How each kernel is called with the inputs of its golden; golden/README.md lists them. */
@@ -122,11 +122,20 @@ export const verifiableKernels: readonly string[] = Object.keys(CALLS);
 /**
  * Calls a kernel with the inputs of a golden.
  * @param m fresh buffers are taken from it
+ * @throws {CheckpointError} when the golden lacks an input
+ */
+export function callKernel(m: Bank, kernel: string, inputs: Golden, params: Parameters): Outputs {
+  return CALLS[kernel]!(m, inputs, params);
+}
+
+/**
+ * Calls a kernel with the inputs of a golden, and holds what it gives against its outputs.
+ * @param m fresh buffers are taken from it
  * @returns the error ratio of the output with the largest one
  * @throws {CheckpointError} when the golden lacks an input or output
  */
 export function verifyKernel(m: Bank, kernel: string, golden: Golden): ErrorRatio {
-  const outputs = CALLS[kernel]!(m, golden, JSON.parse(golden.metadata.get('params') ?? '{}'));
+  const outputs = callKernel(m, kernel, golden, JSON.parse(golden.metadata.get('params') ?? '{}'));
   const ratios = Object.entries(outputs).map(([name, output]) => {
     const truth = golden.tensors.has(`${name}.truth`) ? `${name}.truth` : name; // copies have no truth of their own
     return errorRatio(output, floats(golden, name), floats(golden, truth));

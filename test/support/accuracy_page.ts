@@ -1,21 +1,17 @@
 import type { Accuracy } from '../../src/verify.ts';
 import type { Bf16Model, Bf16Op } from '../../src/verify_bf16.ts';
 
-/** Accuracies of all kernels and models in one mode, and those of bf16 mode. */
+/** Accuracies of all kernels and models in strict mode, and those of bf16 mode: the figures that are the same on every machine. */
 export interface Figures {
   readonly strict: readonly Accuracy[];
-  readonly fast: readonly Accuracy[];
   readonly bf16: readonly (Bf16Op | Bf16Model)[];
 }
 
 /** The tables of docs/accuracy.md by the names of their marks. */
-export function tablesOf({ strict, fast, bf16 }: Figures): Record<string, string> {
+export function tablesOf({ strict, bf16 }: Figures): Record<string, string> {
   return {
     kernels: kernels(strict.filter(({ kind }) => kind === 'kernel')),
-    models: models(
-      strict.filter(({ kind }) => kind === 'model'),
-      fast.filter(({ kind }) => kind === 'model'),
-    ),
+    models: models(strict.filter(({ kind }) => kind === 'model')),
     bf16_ops: bf16Ops(bf16.filter((result) => result.kind === 'bf16_op')),
     bf16_models: bf16Models(bf16.filter((result) => result.kind === 'bf16_model')),
   };
@@ -46,25 +42,23 @@ function kernels(results: readonly Accuracy[]): string {
   return table(['kernel', 'cases', 'ratio, median', 'ratio, largest', 'rms, median', 'largest in'], [...rows, row('all', results)]);
 }
 
-function models(strict: readonly Accuracy[], fast: readonly Accuracy[]): string {
-  const ratioOfFast = new Map(fast.map(({ name, ratio }) => [name, ratio]));
-  const rows = strict.map(({ name, error, pytorch_error, ratio, rms_ratio, greedy }) => [
+function models(results: readonly Accuracy[]): string {
+  const rows = results.map(({ name, error, pytorch_error, ratio, rms_ratio, greedy }) => [
     `\`${name}\``,
     error.toExponential(1),
     pytorch_error.toExponential(1),
     fixed(ratio),
     fixed(rms_ratio),
     `${greedy!.agreed}/${greedy!.compared}`,
-    fixed(ratioOfFast.get(name)!),
   ]);
-  const ratios = [strict.map(({ ratio }) => ratio), strict.map(({ rms_ratio }) => rms_ratio), fast.map(({ ratio }) => ratio)] as const;
+  const ratios = [results.map(({ ratio }) => ratio), results.map(({ rms_ratio }) => rms_ratio)] as const;
   const summary = (name: string, of: (values: readonly number[]) => number) => {
-    const [ratio, rms, ofFast] = ratios.map((values) => fixed(of(values))) as [string, string, string];
-    return [name, '', '', ratio, rms, '', ofFast];
+    const [ratio, rms] = ratios.map((values) => fixed(of(values))) as [string, string];
+    return [name, '', '', ratio, rms, ''];
   };
   const largest = (values: readonly number[]) => Math.max(...values);
   return table(
-    ['model', 'error', "PyTorch's", 'ratio', 'rms', 'greedy', 'ratio, fast'],
+    ['model', 'error', "PyTorch's", 'ratio', 'rms', 'greedy'],
     [...rows, summary('median', median), summary('largest', largest)],
   );
 }

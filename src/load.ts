@@ -4,7 +4,8 @@ import { Checkpoint } from './checkpoint/checkpoint.ts';
 import { openCheckpointFolder } from './checkpoint/checkpoint_folder.ts';
 import type { TensorEntry } from './checkpoint/safetensors.ts';
 import { type OlmoHybridConfig, parseConfig } from './config.ts';
-import { ArgumentError, ConfigError, RuntimeLimitError } from './errors.ts';
+import { ArgumentError, ConfigError, type Problem, RuntimeLimitError } from './errors.ts';
+import { machineBytes, tooLarge } from './memory_limit.ts';
 import { OlmoHybridForCausalLM } from './model/olmo_hybrid.ts';
 import { type Placement, placement } from './model/placement.ts';
 import { type Formats, Weights } from './model/weights.ts';
@@ -44,6 +45,10 @@ export interface LoadOptions {
   readonly threads?: number | undefined;
   /** Most bytes of one wasm memory. Default 4 GiB, what wasm32 allows. */
   readonly bank_limit_bytes?: number | undefined;
+  /** Most bytes of all memories together. Default: the memory of the machine, where it can be asked. */
+  readonly memory_limit_bytes?: number | undefined;
+  /** Ends loading before the next piece of a file; the error is then the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
   /** Called while the weights are read, with bytes done and bytes in all. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
@@ -55,9 +60,13 @@ export interface ModelPlan {
   readonly prefill_chunk: number;
   readonly threads: number;
   readonly mode: Mode;
+  /** Which build of the kernels runs; null where they are TypeScript. */
+  readonly build: Build | null;
   readonly placement: Placement;
   /** Bytes of the weights as stored. */
   readonly stored_bytes: number;
+  /** That the machine cannot hold it, and what it can; null if it can. */
+  readonly too_large: Problem | null;
 }
 
 export interface LoadedModel {
@@ -91,8 +100,8 @@ export async function readConfig(dir: string): Promise<OlmoHybridConfig> {
 type Tensors = ReadonlyMap<string, TensorEntry>;
 
 /**
- * Checks a checkpoint folder against its config and plans the memory.
- * @throws {ConfigError} {CheckpointError} {ArgumentError} {RuntimeLimitError}
+ * Checks a checkpoint folder against its config and plans the memory, also where the machine has too little.
+ * @throws {ConfigError} {CheckpointError} {ArgumentError}; {RuntimeLimitError} when a layer exceeds a bank
  */
 export async function planModel(dir: string, options: LoadOptions = {}): Promise<ModelPlan> {
   return await withFolder(dir, async (config, tensors) => (await prepare(dir, config, tensors, options)).plan);
@@ -119,10 +128,10 @@ export async function loadModelFrom(config: OlmoHybridConfig, tensors: Tensors, 
 
 async function load(where: string, config: OlmoHybridConfig, tensors: Tensors, options: LoadOptions): Promise<LoadedModel> {
   const { checkpoint, formats, plan } = await prepare(where, config, tensors, options);
-  const { threads, mode, prefill_chunk: rows } = plan;
-  const { kernels = 'wasm' } = options;
-  const pool =
-    kernels === 'wasm' ? await ThreadPool.create(threads, mode === 'fast' && (await hasRelaxedSimd()) ? 'relaxed' : 'strict') : null;
+  if (plan.too_large) throw new RuntimeLimitError(plan.too_large);
+  const { threads, mode, build, prefill_chunk: rows } = plan;
+  const { kernels, onProgress, signal } = options;
+  const pool = build && (await ThreadPool.create(threads, build));
   const bank = (bytes: BankBytes): Bank =>
     pool ? new WasmBank(pool, rows, mode, bytes) : new ReferenceBank(rows, kernels === 'bf16' ? bf16Kernels : undefined);
   try {
@@ -130,10 +139,10 @@ async function load(where: string, config: OlmoHybridConfig, tensors: Tensors, o
     const memory = plan.placement.banks.map(bank);
     const model = new OlmoHybridForCausalLM(config, weights, memory, plan.placement.layers, { context: plan.context });
     await pool?.start();
-    const not_finite = await checkpoint.load(weights.parameters, options.onProgress);
+    const not_finite = await checkpoint.load(weights.parameters, { onProgress, signal });
     if (kernels === 'bf16') castWeights(weights.parameters);
     model.ready();
-    return { model, plan, not_finite, build: pool?.build ?? null, dispose: async () => await pool?.dispose() };
+    return { model, plan, not_finite, build, dispose: async () => await pool?.dispose() };
   } catch (error) {
     await pool?.dispose();
     throw error;
@@ -156,18 +165,19 @@ async function prepare(where: string, config: OlmoHybridConfig, tensors: Tensors
   }
   const checkpoint = new Checkpoint(config, tensors);
   const formats = formatsOf(checkpoint, options.weights);
-  const planned = placement(config, formats, {
-    rows: prefill_chunk,
-    threads,
-    context,
-    mode,
-    bank_limit_bytes: options.bank_limit_bytes ?? BANK_LIMIT_BYTES,
-  });
+  const planFor = (weights: WeightsOption | undefined, context: number) => {
+    const rows = Math.min(prefill_chunk, context);
+    const bank_limit_bytes = options.bank_limit_bytes ?? BANK_LIMIT_BYTES;
+    return placement(config, formatsOf(checkpoint, weights), { rows, threads, context, mode, bank_limit_bytes });
+  };
+  const planned = planFor(options.weights, context);
   checkpoint.check(planned.parameters, where);
-  await checkMachine(planned.total_bytes);
+  const limit = options.memory_limit_bytes ?? (await machineBytes());
+  const too_large = tooLarge(limit, planFor, { weights: options.weights, context, quantisable: kernels === 'wasm' });
   let stored_bytes = 0;
   for (const entry of tensors.values()) stored_bytes += entry.byteLength;
-  const plan: ModelPlan = { config, context, prefill_chunk, threads, mode, placement: planned, stored_bytes };
+  const build = kernels !== 'wasm' ? null : mode === 'fast' && (await hasRelaxedSimd()) ? 'relaxed' : 'strict';
+  const plan: ModelPlan = { config, context, prefill_chunk, threads, mode, build, placement: planned, stored_bytes, too_large };
   return { checkpoint, formats, plan };
 }
 
@@ -203,17 +213,4 @@ const SENSITIVE = /^lm_head\.|\.[ab]_proj\./;
 function inRange(where: string, value: number, most: number): number {
   if (Number.isInteger(value) && value >= 1 && value <= most) return value;
   throw new ArgumentError({ where, expected: `an integer from 1 to ${most}`, found: String(value), fix: 'Choose a value in this range.' });
-}
-
-// A page cannot ask for the machine's memory: there the allocation itself is the check.
-async function checkMachine(bytes: number): Promise<void> {
-  if (typeof process === 'undefined') return;
-  const { totalmem } = await import('node:os');
-  if (bytes <= totalmem()) return;
-  throw new RuntimeLimitError({
-    where: 'memory',
-    expected: `${(bytes / 1e9).toFixed(1)} GB for weights, caches and scratch`,
-    found: `${(totalmem() / 1e9).toFixed(1)} GB in this machine`,
-    fix: 'Ask for a shorter context, or use a machine with more memory.',
-  });
 }

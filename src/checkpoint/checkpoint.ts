@@ -21,6 +21,12 @@ interface Piece {
   readonly at: number;
 }
 
+/** How a checkpoint is read. */
+export interface Reading {
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** The stored tensors of a model's parameters, found and checked by name, shape and dtype; nothing is read yet. */
 export class Checkpoint {
   private readonly config: OlmoHybridConfig;
@@ -78,16 +84,18 @@ export class Checkpoint {
 
   /**
    * Reads every parameter into its place.
-   * @param onProgress Called after each parameter with bytes done and bytes in all.
+   * @param onProgress Called after each piece with bytes done and bytes in all.
+   * @param signal Ends it before the next piece, with its reason as the error.
    * @returns The names of parameters that hold NaN or infinite values.
    * @throws {CheckpointError} when the files cannot be read, or have changed since they were opened.
    */
-  async load(parameters: readonly Parameter[], onProgress: (done: number, total: number) => void = () => {}): Promise<string[]> {
+  async load(parameters: readonly Parameter[], { onProgress, signal }: Reading = {}): Promise<string[]> {
     const bad = new Set<string>();
     const total = parameters.reduce((sum, parameter) => sum + this.bytesOf(parameter), 0);
     let done = 0;
     for (const parameter of parameters) {
       if (parameter.kind === 'matrix') continue;
+      signal?.throwIfAborted();
       if ((await this.loadSmall(parameter)) > 0) bad.add(parameter.name);
       done += this.bytesOf(parameter);
     }
@@ -99,10 +107,11 @@ export class Checkpoint {
       await read;
       if (bank.storeRows(weight, piece.dtype, piece.begin, piece.end, piece.at) > 0) bad.add(name);
       done += piece.bytes;
-      onProgress(done, total);
+      onProgress?.(done, total);
     };
     try {
       for (const piece of this.pieces(parameters)) {
+        signal?.throwIfAborted();
         if (reading.length === STAGING_SLOTS) await store();
         const room = piece.parameter.bank.staging.subarray(piece.at, piece.at + piece.bytes);
         reading.push({ piece, read: piece.entry.source.read(piece.entry.offset + piece.begin * piece.rowBytes, room) });

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { type Accuracy, type Agreement, type Verification, verify } from '../verify.ts';
+import { loadOptions } from './loading.ts';
 import { addEngineOptions, addModelOption, type EngineFlags } from './options.ts';
 import { onStdout } from './terminal.ts';
 
@@ -29,11 +30,11 @@ A folder given by --model holds, besides the model, an expected.safetensors as g
   );
 }
 
-async function run({ model, kernels, mode, prefillChunk, json }: Flags): Promise<void> {
+async function run({ model, json, ...flags }: Flags): Promise<void> {
   const results: Verification[] = [];
   const print = (line: string) => void (json || process.stdout.write(`${line}\n`));
   let group = '';
-  for await (const result of verify({ model, kernels, mode, prefill_chunk: prefillChunk })) {
+  for await (const result of verify({ model, ...(await loadOptions(flags)) })) {
     if (results.length === 0) print(onStdout.bold(line('', 'error', 'PyTorch', 'ratio', 'rms', 'greedy')));
     results.push(result);
     const heading = headingOf(result);

@@ -247,8 +247,10 @@ async function newThread(heard: (news: WorkerNews) => void, ended: (why: string)
   }
   const { Worker: NodeWorker } = await import('node:worker_threads');
   const worker = new NodeWorker(url);
-  worker.unref(); // a model that was not disposed of keeps no process alive
-  worker.on('message', heard);
+  worker.on('message', (news: WorkerNews) => {
+    if (news === 'ready') worker.unref(); // a model that was not disposed of keeps no process alive; a listener added later would
+    heard(news);
+  });
   worker.on('error', (error) => ended(String(error)));
   worker.on('exit', () => ended('a worker that has ended'));
   return worker;

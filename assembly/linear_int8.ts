@@ -1,6 +1,6 @@
 // y = x W^T (+ bias) for quantised W in integer dots: x is rounded to int8 in blocks of 32 as well.     Fast mode; linear.ts has the exact one.
 //   y[t, n] = sum over blocks of dx[t] (d[n] q[n] . xq[t] + m[n] sum(xq[t]))          a dot of 32 products is exact, blocks are added in order
-//   x8: [T] rows of Kp i16 values, Kp i8 values (the same), B f32 scales dx, B f32 sums dx sum(xq); Kp = 32 ceil(K / 32), B = Kp / 32
+//   x8: [T] rows of Kp i16 values, Kp i8 values (the same), B f32 scales dx, B f32 sums dx sum(xq); xq = x 127 / max |x|, dx = max |x| / 127; Kp = 32 ceil(K / 32), B = Kp / 32
 //
 // A row of y has the same bits whatever rows come with it. V8 of Node 20 gets i32x4.relaxed_dot_i8x16_i7x16_add_s wrong in its baseline compiler;
 // it is not used. The i16 form is right.
@@ -28,6 +28,9 @@ function scales_at(K: i32): usize {
   return <usize>blocks(K) * QUANT * 3;
 }
 
+/** A block below this counts as zeros: 127 divided by its largest value could overflow. */
+const LEAST: f32 = 1e-30;
+
 /** Rows [begin, end): x [T, K] f32 to x8. */
 export function quantise_rows(x8: usize, x: usize, K: i32, begin: i32, end: i32): void {
   const B = blocks(K);
@@ -45,7 +48,7 @@ export function quantise_rows(x8: usize, x: usize, K: i32, begin: i32, end: i32)
       for (let k: usize = 0; k < QUANT_BYTES; k += 16) largest = f32x4.max(largest, f32x4.abs(v128.load(from + k)));
       largest = f32x4.max(largest, v128.shuffle<i32>(largest, largest, 2, 3, 0, 1));
       const amax = max(f32x4.extract_lane(largest, 0), f32x4.extract_lane(largest, 1));
-      const inverse = f32x4.splat(amax > 0 ? 127 / amax : 0);
+      const inverse = f32x4.splat(amax > LEAST ? 127 / amax : 0);
       let sum = i32x4.splat(0);
       for (let k: usize = 0; k < <usize>QUANT; k += 16) {
         const at = from + (k << 2);

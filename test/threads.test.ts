@@ -135,8 +135,17 @@ test('a machine has at least one core', async () => {
   expect(Number.isInteger(cores) && cores >= 1).toBe(true);
 });
 
+/** What the programs below print. */
+interface Printed {
+  readonly resources: string[];
+  readonly more: number;
+  readonly grown: number;
+  readonly grown_bytes: number;
+  readonly threads_grown: number;
+}
+
 /** What a program printed as JSON that imports the library as built; it has to end by itself. */
-async function program(body: string): Promise<Record<string, number> & { resources: string[] }> {
+async function program(body: string): Promise<Printed> {
   const library = JSON.stringify(pathToFileURL(repository('dist/index.js')).href);
   const source = `
     import { readdirSync, readFileSync } from 'node:fs';
@@ -145,7 +154,7 @@ async function program(body: string): Promise<Record<string, number> & { resourc
     const resources = () => process.getActiveResourcesInfo().filter((name) => !/Pipe|TTY|CloseReq/.test(name));
     ${body}`;
   const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', '--input-type=module', '-e', source], { timeout: 55_000 });
-  return JSON.parse(stdout) as Record<string, number> & { resources: string[] };
+  return JSON.parse(stdout) as Printed;
 }
 
 describe('a program', () => {

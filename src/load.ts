@@ -2,6 +2,7 @@ import { bf16Kernels } from './bf16/index.ts';
 import { castWeights } from './bf16/weights.ts';
 import { Checkpoint } from './checkpoint/checkpoint.ts';
 import { openCheckpointFolder } from './checkpoint/checkpoint_folder.ts';
+import { checkQuantisedFiles } from './checkpoint/quantised.ts';
 import type { TensorEntry } from './checkpoint/safetensors.ts';
 import { type OlmoHybridConfig, parseConfig } from './config.ts';
 import { ArgumentError, ConfigError, type Problem, RuntimeLimitError } from './errors.ts';
@@ -16,6 +17,7 @@ import { ReferenceBank } from './runtime/reference_bank.ts';
 import { BANK_LIMIT_BYTES, WasmBank } from './runtime/wasm_bank.ts';
 import { ThreadPool } from './runtime/thread_pool.ts';
 import { type Build, hasRelaxedSimd } from './runtime/wasm_module.ts';
+import type { WeightFormat } from './runtime/tensor.ts';
 import { readTextFile } from './text_file.ts';
 
 const DEFAULT_CONTEXT = 4096;
@@ -164,6 +166,10 @@ async function prepare(where: string, config: OlmoHybridConfig, tensors: Tensors
     throw new ArgumentError({ where: 'weights and threads', expected: 'kernels wasm', found, fix: 'Leave both out.' });
   }
   const checkpoint = new Checkpoint(config, tensors);
+  if (kernels !== 'wasm' && checkpoint.isQuantised) {
+    const fix = 'Use kernels wasm, or the folder that was quantised.';
+    throw new ArgumentError({ where, expected: `weights that kernels ${kernels} can read`, found: 'quantised ones', fix });
+  }
   const formats = formatsOf(checkpoint, options.weights);
   const planFor = (weights: WeightsOption | undefined, context: number) => {
     const rows = Math.min(prefill_chunk, context);
@@ -173,7 +179,11 @@ async function prepare(where: string, config: OlmoHybridConfig, tensors: Tensors
   const planned = planFor(options.weights, context);
   checkpoint.check(planned.parameters, where);
   const limit = options.memory_limit_bytes ?? (await machineBytes());
-  const too_large = tooLarge(limit, planFor, { weights: options.weights, context, quantisable: kernels === 'wasm' });
+  const too_large = tooLarge(limit, planFor, {
+    weights: options.weights,
+    context,
+    quantisable: kernels === 'wasm' && !checkpoint.isQuantised,
+  });
   let stored_bytes = 0;
   for (const entry of tensors.values()) stored_bytes += entry.byteLength;
   const build = kernels !== 'wasm' ? null : mode === 'fast' && (await hasRelaxedSimd()) ? 'relaxed' : 'strict';
@@ -185,6 +195,7 @@ async function withFolder<T>(dir: string, use: (config: OlmoHybridConfig, tensor
   const config = await readConfig(dir);
   const folder = await openCheckpointFolder(dir);
   try {
+    checkQuantisedFiles(folder.files);
     return await use(config, folder.tensors);
   } finally {
     await folder.close();
@@ -196,6 +207,7 @@ function formatsOf(checkpoint: Checkpoint, weights: WeightsOption | undefined): 
   return (name) => {
     const stored = checkpoint.formatOf(name);
     if (weights === undefined) return stored;
+    if (checkpoint.isQuantised) return asQuantised(name, stored, weights);
     if (weights === 'f32') return 'F32';
     if (weights === 'bf16') {
       if (stored === 'BF16') return 'BF16';
@@ -203,8 +215,21 @@ function formatsOf(checkpoint: Checkpoint, weights: WeightsOption | undefined): 
       throw new ArgumentError({ where: 'weights', expected: `${name} stored in bf16`, found: 'f32 or f16', fix });
     }
     if (name === 'model.embed_tokens.weight') return stored;
-    return weights === 'q8' || SENSITIVE.test(name) ? 'Q8' : 'Q4';
+    return quantised(name, weights)!;
   };
+}
+
+/** Quantised weights are taken as they are. @throws {ArgumentError} where others are asked for */
+function asQuantised(name: string, stored: WeightFormat, weights: WeightsOption): WeightFormat {
+  const wanted = name === 'model.embed_tokens.weight' ? stored : quantised(name, weights);
+  if (stored === wanted) return stored;
+  const fix = 'Leave the option out, or quantise the original again.';
+  throw new ArgumentError({ where: 'weights', expected: `those that are stored, ${name} in ${stored.toLowerCase()}`, found: weights, fix });
+}
+
+function quantised(name: string, weights: WeightsOption): WeightFormat | null {
+  if (weights !== 'q8' && weights !== 'q4') return null;
+  return weights === 'q8' || SENSITIVE.test(name) ? 'Q8' : 'Q4';
 }
 
 /** What takes q8 where others take q4: the logits, and the projections to the gates, which are few and go through exp. */

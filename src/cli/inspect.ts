@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { openCheckpointFolder } from '../checkpoint/checkpoint_folder.ts';
+import { quantisationOf } from '../checkpoint/quantised.ts';
 import { type LoadOptions, type ModelPlan, planModel } from '../load.ts';
 import { embeddedModel } from '../package_files.ts';
 import { physicalCores } from '../runtime/cores.ts';
@@ -33,7 +34,7 @@ async function factsOf(model: string, plan: ModelPlan) {
     layer_pattern: layerPattern(config.layer_types),
     position_embedding: positionEmbedding(config),
     parameters: parameterCount(plan),
-    dtypes: await dtypesOf(model),
+    ...(await storedFacts(model)),
     stored_bytes,
     weights: formatCounts(plan),
     mode,
@@ -55,13 +56,13 @@ async function factsOf(model: string, plan: ModelPlan) {
   };
 }
 
-/** How many tensors are stored in each dtype. */
-async function dtypesOf(dir: string): Promise<Record<string, number>> {
+/** How many tensors are stored in each dtype, and how they were quantised if `quantize` made them. */
+async function storedFacts(dir: string) {
   const folder = await openCheckpointFolder(dir);
-  const counts: Record<string, number> = {};
-  for (const { dtype } of folder.tensors.values()) counts[dtype] = (counts[dtype] ?? 0) + 1;
+  const dtypes: Record<string, number> = {};
+  for (const { dtype } of folder.tensors.values()) dtypes[dtype] = (dtypes[dtype] ?? 0) + 1;
   await folder.close();
-  return counts;
+  return { dtypes, quantised: quantisationOf(folder.files) };
 }
 
 function page({ model, config, memory, ...facts }: Facts): string {
@@ -71,6 +72,7 @@ function page({ model, config, memory, ...facts }: Facts): string {
     ['position', facts.position_embedding],
     ['parameters', `${facts.parameters.toLocaleString('en')} (${scaled(facts.parameters)})`],
     ['stored', `${scaled(facts.stored_bytes, 'B')}: ${listed(facts.dtypes, 'tensors')}`],
+    ...(facts.quantised ? [['quantised', quantisedRow(facts.quantised)] satisfies [string, string]] : []),
     ['widths', `hidden ${config.hidden_size}, intermediate ${config.intermediate_size}, vocabulary ${config.vocab_size}`],
     ['attention', `${config.num_attention_heads} heads of ${config.head_dim}, ${config.num_key_value_heads} for keys and values`],
     ...linearRows(config),
@@ -90,6 +92,10 @@ function page({ model, config, memory, ...facts }: Facts): string {
   if (facts.too_large) rows.push(['too large', `this machine has ${facts.too_large.found}. ${facts.too_large.fix}`]);
   if (facts.unknown_keys.length > 0) rows.push(['notice', `config.json has unknown keys, passed over: ${facts.unknown_keys.join(', ')}`]);
   return `${onStdout.bold(model)}\n${rows.map(([name, value]) => `${onStdout.dim(name.padEnd(14))}${value}\n`).join('')}`;
+}
+
+function quantisedRow({ weights, source_weights_sha256 }: NonNullable<Facts['quantised']>): string {
+  return `${weights} by olmo-hybrid quantize, from weights of sha256 ${source_weights_sha256}`;
 }
 
 /** `2 matrices Q8, 7 matrices Q4`. */

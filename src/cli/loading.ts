@@ -33,10 +33,14 @@ export async function load(dir: string, context: number, flags: EngineFlags, sig
   const loaded = await loadModel(dir, options).finally(() => progress.end());
   const { unknown_keys } = loaded.plan.config;
   if (unknown_keys.length > 0) warn(`${dir}/config.json: unknown keys ${named(unknown_keys)}, passed over.`);
-  if (loaded.not_finite.length > 0) {
-    warn(`${dir}: NaN or infinite values in ${named(loaded.not_finite)}. Expect no sense from the model; download it again.`);
-  }
+  warnNotFinite(dir, loaded.not_finite);
   return loaded;
+}
+
+/** Warns of parameters that hold NaN or infinite values, if there are any. */
+export function warnNotFinite(dir: string, names: readonly string[]): void {
+  if (names.length === 0) return;
+  warn(`${dir}: NaN or infinite values in ${named(names)}. Expect no sense from the model; download it again.`);
 }
 
 /**

@@ -7,6 +7,7 @@ import { addGenerate } from './generate.ts';
 import { addInspect } from './inspect.ts';
 import { addLogits } from './logits.ts';
 import { report } from './mistake.ts';
+import { addQuantize } from './quantize.ts';
 import { addDetokenize, addTokenize } from './tokenize.ts';
 import { addTrace } from './trace.ts';
 import { addVerify } from './verify.ts';
@@ -41,7 +42,7 @@ Examples:
   olmo-hybrid verify`,
   );
 
-for (const add of [addGenerate, addLogits, addTokenize, addDetokenize, addInspect, addVerify, addTrace, addDiff]) add(program);
+for (const add of [addGenerate, addLogits, addTokenize, addDetokenize, addInspect, addQuantize, addVerify, addTrace, addDiff]) add(program);
 
 const [first] = process.argv.slice(2);
 const verb = program.commands.find((command) => command.name() === first);

@@ -116,13 +116,17 @@ describe('the packed layout', () => {
   });
 
   test('q4: the fit beats the plain (largest - least) / 15', () => {
-    for (const draw of ['normal', 'spread', 'sparse'] as const) {
+    for (const [draw, most] of [
+      ['normal', 0.9],
+      ['spread', 0.3],
+      ['sparse', 0.3],
+    ] as const) {
       const w = drawn(128, 512, draw, 7);
       const { bytes } = pack(new strict(), w, 'Q4');
       const error = (got: Float32Array) => got.reduce((sum, x, i) => sum + (x - w.data[i]!) ** 2, 0);
       const ratio = error(decoded(bytes, 'Q4', 128, 512)) / error(plain(w));
       console.log(`q4 on ${draw} weights: mean square error ${ratio.toFixed(3)} of the plain one, RMS ${Math.sqrt(ratio).toFixed(3)}`);
-      expect(ratio).toBeLessThan(1);
+      expect(ratio).toBeLessThan(most);
     }
   });
 

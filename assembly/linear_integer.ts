@@ -9,7 +9,7 @@
 
 import { add_bias } from './linear';
 import { bf16x4, blocks, GROUP, PANEL, Q4, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT } from './panels';
-import { bytes_at, LEVELS, row_bytes, SLAB, scales_at, sums_at } from './round_rows';
+import { bytes_at, LEVELS, row_bytes, SLAB, scales_at, sums_at, TINY } from './round_rows';
 import { scratch } from './scratch';
 import { madd } from './simd';
 
@@ -135,7 +135,7 @@ function level(format: i32, to: usize, scales: usize, w: usize, count: i32, low:
   for (let o = 0; o < PANEL; o += 4) {
     const most = reach(format, w, o, count);
     v128.store(scales + (<usize>o << 2), f32x4.mul(most, f32x4.splat(1 / LEVELS)));
-    const inverse = v128.and(f32x4.div(f32x4.splat(LEVELS), most), f32x4.gt(most, f32x4.splat(0)));
+    const inverse = v128.and(f32x4.div(f32x4.splat(LEVELS), most), f32x4.gt(most, f32x4.splat(TINY)));
     let block = w, out = to + (<usize>o << 2);
     for (let b = 0; b < count; b++) {
       const scales_of = block + (format == Q8 ? Q8_SCALES : Q4_SCALES) + (<usize>o << 1);

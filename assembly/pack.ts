@@ -137,7 +137,7 @@ const TRIES: i32 = 6;
 
 /**
  * 32 weights at x, of which `count` exist, as output n of a block: d and m are the least squares fit to the best of some roundings
- * (mean square error on normal weights: 0.78 of that of the plain (largest - least) / 15).
+ * (mean square error on normal weights: 0.87 of that of the plain (largest - least) / 15; test/kernels/quantised.test.ts measures it).
  */
 function quantise_q4(block: usize, x: usize, n: i32, count: i32): void {
   let least = v128.load(x), largest = least, sum = f32x4.splat(0);

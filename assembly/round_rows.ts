@@ -8,6 +8,8 @@ import { scratch } from './scratch';
 /** Products that share a scale of x. */
 export const SLAB: i32 = 256;
 export const LEVELS: f32 = 2047;
+/** Smaller values count as zeros: the reciprocal of their step would be infinite. */
+export const TINY: f32 = 1e-30;
 
 @inline
 export function slabs(K: i32): i32 {
@@ -77,7 +79,7 @@ export function round_rows(xq: usize, x: usize, K: i32, begin: i32, end: i32): v
       }
       const most = largest(from, padded), scale = most / LEVELS;
       store<f32>(to + scales_at(K) + (<usize>(slab / SLAB) << 2), scale);
-      const inverse = f32x4.splat(most > 0 ? LEVELS / most : 0);
+      const inverse = f32x4.splat(most > TINY ? LEVELS / most : 0);
       for (let k = 0; k < padded; k += QUANT) {
         const at = from + (<usize>k << 2), wide = to + (<usize>(slab + k) << 1), b = (slab + k) / QUANT;
         const v0 = round8(at, inverse), v1 = round8(at + 32, inverse), v2 = round8(at + 64, inverse), v3 = round8(at + 96, inverse);
@@ -97,7 +99,7 @@ export function round_rows(xq: usize, x: usize, K: i32, begin: i32, end: i32): v
 @inline
 function round_block(to: usize, scale: usize, x: usize): f32 {
   const most = largest(x, QUANT);
-  const inverse = f32x4.splat(most > 0 ? 127 / most : 0);
+  const inverse = f32x4.splat(most > TINY ? 127 / most : 0);
   const v0 = round8(x, inverse), v1 = round8(x + 32, inverse), v2 = round8(x + 64, inverse), v3 = round8(x + 96, inverse);
   v128.store(to, i8x16.narrow_i16x8_s(v0, v1));
   v128.store(to, i8x16.narrow_i16x8_s(v2, v3), 16);

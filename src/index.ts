@@ -38,6 +38,7 @@ export { type LoadedModel, type LoadOptions, loadModel, loadModelFrom, type Mode
 export type { Mode } from './runtime/bank.ts';
 export { OlmoHybridForCausalLM, type Snapshot } from './model/olmo_hybrid.ts';
 export { embeddedModel } from './package_files.ts';
+export { type QuantizedFolder, type QuantizeOptions, quantizeCheckpoint } from './quantize.ts';
 export { Random } from './random.ts';
 export type { Tap } from './runtime/bank.ts';
 export type { FloatArray, Tensor } from './runtime/tensor.ts';

@@ -2,9 +2,11 @@ import { bf16Kernels } from './bf16/index.ts';
 import { castWeights } from './bf16/weights.ts';
 import { Checkpoint } from './checkpoint/checkpoint.ts';
 import { openCheckpointFolder } from './checkpoint/checkpoint_folder.ts';
+import { checkQuantisedFiles } from './checkpoint/quantised.ts';
 import type { TensorEntry } from './checkpoint/safetensors.ts';
 import { type OlmoHybridConfig, parseConfig } from './config.ts';
-import { ArgumentError, ConfigError, RuntimeLimitError } from './errors.ts';
+import { ArgumentError, ConfigError, type Problem, RuntimeLimitError } from './errors.ts';
+import { machineBytes, tooLarge } from './memory_limit.ts';
 import { OlmoHybridForCausalLM } from './model/olmo_hybrid.ts';
 import { type Placement, placement } from './model/placement.ts';
 import { type Formats, Weights } from './model/weights.ts';
@@ -15,6 +17,7 @@ import { ReferenceBank } from './runtime/reference_bank.ts';
 import { BANK_LIMIT_BYTES, WasmBank } from './runtime/wasm_bank.ts';
 import { ThreadPool } from './runtime/thread_pool.ts';
 import { type Build, hasRelaxedSimd } from './runtime/wasm_module.ts';
+import type { WeightFormat } from './runtime/tensor.ts';
 import { readTextFile } from './text_file.ts';
 
 const DEFAULT_CONTEXT = 4096;
@@ -46,6 +49,10 @@ export interface LoadOptions {
   readonly bank_limit_bytes?: number | undefined;
   /** Gives what is to run in place of a bank's kernels, such as the same kernels with a clock. */
   readonly instrument?: ((kernels: Kernels) => Kernels) | undefined;
+  /** Most bytes of all memories together. Default: the memory of the machine, where it can be asked. */
+  readonly memory_limit_bytes?: number | undefined;
+  /** Ends loading before the next piece of a file; the error is then the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
   /** Called while the weights are read, with bytes done and bytes in all. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
@@ -57,9 +64,13 @@ export interface ModelPlan {
   readonly prefill_chunk: number;
   readonly threads: number;
   readonly mode: Mode;
+  /** Which build of the kernels runs; null where they are TypeScript. */
+  readonly build: Build | null;
   readonly placement: Placement;
   /** Bytes of the weights as stored. */
   readonly stored_bytes: number;
+  /** That the machine cannot hold it, and what it can; null if it can. */
+  readonly too_large: Problem | null;
 }
 
 export interface LoadedModel {
@@ -93,8 +104,8 @@ export async function readConfig(dir: string): Promise<OlmoHybridConfig> {
 type Tensors = ReadonlyMap<string, TensorEntry>;
 
 /**
- * Checks a checkpoint folder against its config and plans the memory.
- * @throws {ConfigError} {CheckpointError} {ArgumentError} {RuntimeLimitError}
+ * Checks a checkpoint folder against its config and plans the memory, also where the machine has too little.
+ * @throws {ConfigError} {CheckpointError} {ArgumentError}; {RuntimeLimitError} when a layer exceeds a bank
  */
 export async function planModel(dir: string, options: LoadOptions = {}): Promise<ModelPlan> {
   return await withFolder(dir, async (config, tensors) => (await prepare(dir, config, tensors, options)).plan);
@@ -121,10 +132,10 @@ export async function loadModelFrom(config: OlmoHybridConfig, tensors: Tensors, 
 
 async function load(where: string, config: OlmoHybridConfig, tensors: Tensors, options: LoadOptions): Promise<LoadedModel> {
   const { checkpoint, formats, plan } = await prepare(where, config, tensors, options);
-  const { threads, mode, prefill_chunk: rows } = plan;
-  const { kernels = 'wasm' } = options;
-  const pool =
-    kernels === 'wasm' ? await ThreadPool.create(threads, mode === 'fast' && (await hasRelaxedSimd()) ? 'relaxed' : 'strict') : null;
+  if (plan.too_large) throw new RuntimeLimitError(plan.too_large);
+  const { threads, mode, build, prefill_chunk: rows } = plan;
+  const { kernels, onProgress, signal } = options;
+  const pool = build && (await ThreadPool.create(threads, build));
   const bank = (bytes: BankBytes): Bank =>
     pool
       ? new WasmBank(pool, rows, mode, bytes, options.instrument)
@@ -134,10 +145,10 @@ async function load(where: string, config: OlmoHybridConfig, tensors: Tensors, o
     const memory = plan.placement.banks.map(bank);
     const model = new OlmoHybridForCausalLM(config, weights, memory, plan.placement.layers, { context: plan.context });
     await pool?.start();
-    const not_finite = await checkpoint.load(weights.parameters, options.onProgress);
+    const not_finite = await checkpoint.load(weights.parameters, { onProgress, signal });
     if (kernels === 'bf16') castWeights(weights.parameters);
     model.ready();
-    return { model, plan, not_finite, build: pool?.build ?? null, dispose: async () => await pool?.dispose() };
+    return { model, plan, not_finite, build, dispose: async () => await pool?.dispose() };
   } catch (error) {
     await pool?.dispose();
     throw error;
@@ -159,19 +170,28 @@ async function prepare(where: string, config: OlmoHybridConfig, tensors: Tensors
     throw new ArgumentError({ where: 'weights and threads', expected: 'kernels wasm', found, fix: 'Leave both out.' });
   }
   const checkpoint = new Checkpoint(config, tensors);
+  if (kernels !== 'wasm' && checkpoint.isQuantised) {
+    const fix = 'Use kernels wasm, or the folder that was quantised.';
+    throw new ArgumentError({ where, expected: `weights that kernels ${kernels} can read`, found: 'quantised ones', fix });
+  }
   const formats = formatsOf(checkpoint, options.weights);
-  const planned = placement(config, formats, {
-    rows: prefill_chunk,
-    threads,
-    context,
-    mode,
-    bank_limit_bytes: options.bank_limit_bytes ?? BANK_LIMIT_BYTES,
-  });
+  const planFor = (weights: WeightsOption | undefined, context: number) => {
+    const rows = Math.min(prefill_chunk, context);
+    const bank_limit_bytes = options.bank_limit_bytes ?? BANK_LIMIT_BYTES;
+    return placement(config, formatsOf(checkpoint, weights), { rows, threads, context, mode, bank_limit_bytes });
+  };
+  const planned = planFor(options.weights, context);
   checkpoint.check(planned.parameters, where);
-  await checkMachine(planned.total_bytes);
+  const limit = options.memory_limit_bytes ?? (await machineBytes());
+  const too_large = tooLarge(limit, planFor, {
+    weights: options.weights,
+    context,
+    quantisable: kernels === 'wasm' && !checkpoint.isQuantised,
+  });
   let stored_bytes = 0;
   for (const entry of tensors.values()) stored_bytes += entry.byteLength;
-  const plan: ModelPlan = { config, context, prefill_chunk, threads, mode, placement: planned, stored_bytes };
+  const build = kernels !== 'wasm' ? null : mode === 'fast' && (await hasRelaxedSimd()) ? 'relaxed' : 'strict';
+  const plan: ModelPlan = { config, context, prefill_chunk, threads, mode, build, placement: planned, stored_bytes, too_large };
   return { checkpoint, formats, plan };
 }
 
@@ -179,6 +199,7 @@ async function withFolder<T>(dir: string, use: (config: OlmoHybridConfig, tensor
   const config = await readConfig(dir);
   const folder = await openCheckpointFolder(dir);
   try {
+    checkQuantisedFiles(folder.files);
     return await use(config, folder.tensors);
   } finally {
     await folder.close();
@@ -190,6 +211,7 @@ function formatsOf(checkpoint: Checkpoint, weights: WeightsOption | undefined): 
   return (name) => {
     const stored = checkpoint.formatOf(name);
     if (weights === undefined) return stored;
+    if (checkpoint.isQuantised) return asQuantised(name, stored, weights);
     if (weights === 'f32') return 'F32';
     if (weights === 'bf16') {
       if (stored === 'BF16') return 'BF16';
@@ -197,8 +219,21 @@ function formatsOf(checkpoint: Checkpoint, weights: WeightsOption | undefined): 
       throw new ArgumentError({ where: 'weights', expected: `${name} stored in bf16`, found: 'f32 or f16', fix });
     }
     if (name === 'model.embed_tokens.weight') return stored;
-    return weights === 'q8' || SENSITIVE.test(name) ? 'Q8' : 'Q4';
+    return quantised(name, weights)!;
   };
+}
+
+/** Quantised weights are taken as they are. @throws {ArgumentError} where others are asked for */
+function asQuantised(name: string, stored: WeightFormat, weights: WeightsOption): WeightFormat {
+  const wanted = name === 'model.embed_tokens.weight' ? stored : quantised(name, weights);
+  if (stored === wanted) return stored;
+  const fix = 'Leave the option out, or quantise the original again.';
+  throw new ArgumentError({ where: 'weights', expected: `those that are stored, ${name} in ${stored.toLowerCase()}`, found: weights, fix });
+}
+
+function quantised(name: string, weights: WeightsOption): WeightFormat | null {
+  if (weights !== 'q8' && weights !== 'q4') return null;
+  return weights === 'q8' || SENSITIVE.test(name) ? 'Q8' : 'Q4';
 }
 
 /** What takes q8 where others take q4: the logits, and the projections to the gates, which are few and go through exp. */
@@ -207,17 +242,4 @@ const SENSITIVE = /^lm_head\.|\.[ab]_proj\./;
 function inRange(where: string, value: number, most: number): number {
   if (Number.isInteger(value) && value >= 1 && value <= most) return value;
   throw new ArgumentError({ where, expected: `an integer from 1 to ${most}`, found: String(value), fix: 'Choose a value in this range.' });
-}
-
-// A page cannot ask for the machine's memory: there the allocation itself is the check.
-async function checkMachine(bytes: number): Promise<void> {
-  if (typeof process === 'undefined') return;
-  const { totalmem } = await import('node:os');
-  if (bytes <= totalmem()) return;
-  throw new RuntimeLimitError({
-    where: 'memory',
-    expected: `${(bytes / 1e9).toFixed(1)} GB for weights, caches and scratch`,
-    found: `${(totalmem() / 1e9).toFixed(1)} GB in this machine`,
-    fix: 'Ask for a shorter context, or use a machine with more memory.',
-  });
 }

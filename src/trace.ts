@@ -1,6 +1,5 @@
-import type { Hash } from 'node:crypto';
 import { writeAtomically } from './atomic_file.ts';
-import { openCheckpointFolder } from './checkpoint/checkpoint_folder.ts';
+import { digestOfWeights } from './checkpoint/weights_digest.ts';
 import { quote } from './checkpoint/problem_list.ts';
 import type { OlmoHybridConfig } from './config.ts';
 import { ArgumentError } from './errors.ts';
@@ -10,8 +9,6 @@ import type { OlmoHybridForCausalLM } from './model/olmo_hybrid.ts';
 import type { Kernels } from './runtime/kernels.ts';
 import type { FloatArray } from './runtime/tensor.ts';
 import { FORMAT_VERSION, opsOf, shapeOf, type TracedOp } from './trace_format.ts';
-
-const HASHED_AT_ONCE = 1 << 24; // bytes
 
 /** What a trace says of its values: the precision that they were computed in. */
 const PRECISIONS = { wasm: 'f32', reference: 'f64', bf16: 'bf16' } as const satisfies Record<Kernels['name'], string>;
@@ -163,30 +160,6 @@ async function metadataOf(dir: string, tokens: readonly number[], options: Trace
     kernels: options.kernels,
     config_sha256: sha256(await readFile(`${dir}/config.json`)),
     tokens_sha256: sha256(new Uint8Array(Int32Array.from(tokens).buffer)),
-    weights_sha256: await digestOfWeights(dir, createHash('sha256')),
+    weights_sha256: await digestOfWeights(dir),
   };
-}
-
-/**
- * Digest of a checkpoint's tensors, whatever files they are spread over: for each, in the order of names, a line with name, dtype and shape,
- * then its bytes.
- */
-async function digestOfWeights(dir: string, hash: Hash): Promise<string> {
-  const folder = await openCheckpointFolder(dir);
-  const buffer = new Uint8Array(HASHED_AT_ONCE);
-  try {
-    for (const { name, dtype, shape, source, offset, byteLength } of [...folder.tensors.values()].sort((a, b) =>
-      a.name < b.name ? -1 : 1,
-    )) {
-      hash.update(`${name} ${dtype} [${shape.join(', ')}]\n`);
-      for (let done = 0; done < byteLength; done += buffer.length) {
-        const part = buffer.subarray(0, Math.min(buffer.length, byteLength - done));
-        await source.read(offset + done, part);
-        hash.update(part);
-      }
-    }
-    return hash.digest('hex');
-  } finally {
-    await folder.close();
-  }
 }

@@ -48,7 +48,7 @@ export interface HeldOut {
 
 export type Verification = Accuracy | HeldOut | Bf16Op | Bf16Model;
 
-export interface VerifyOptions extends Pick<LoadOptions, 'kernels' | 'mode' | 'prefill_chunk'> {
+export interface VerifyOptions extends Pick<LoadOptions, 'kernels' | 'mode' | 'prefill_chunk' | 'weights' | 'threads'> {
   /** Folder of a checkpoint and its expected.safetensors. Default: everything that comes with this package. */
   readonly model?: string | undefined;
 }
@@ -70,7 +70,7 @@ export async function* verify(options: VerifyOptions = {}): AsyncGenerator<Verif
     yield await verifyModel(options.model, options.model, options);
     return;
   }
-  const bank = await kernelBank(options);
+  const { bank, dispose } = await kernelBank(options);
   for (const kernel of verifiableKernels) {
     for (const file of await list(`golden/kernels/${kernel}`)) {
       const ratio = verifyKernel(bank, kernel, await readGolden(packageFile(`golden/kernels/${kernel}/${file}`)));
@@ -78,6 +78,7 @@ export async function* verify(options: VerifyOptions = {}): AsyncGenerator<Verif
       yield { kind: 'kernel', name, ...ratio, greedy: null, passed: ratio.ratio <= LARGEST_RATIO };
     }
   }
+  await dispose();
   for (const name of await list('golden/models')) yield await verifyModel(packageFile(`golden/models/${name}`), name, options);
   yield await verifyEmbedded(options);
 }
@@ -93,17 +94,19 @@ async function list(folder: string): Promise<string[]> {
 }
 
 /** A bank for the buffers of all kernel cases; the longest rotary table takes 33 MB of it. */
-async function kernelBank({ kernels }: VerifyOptions): Promise<Bank> {
-  if (kernels === 'reference') return new ReferenceBank(1);
-  return new WasmBank(await ThreadPool.create(1), 1, 'strict', { persistent: 2 ** 26, scratch: 2 ** 20 });
+async function kernelBank({ kernels, threads = 1 }: VerifyOptions): Promise<{ bank: Bank; dispose: () => Promise<void> }> {
+  if (kernels === 'reference') return { bank: new ReferenceBank(1), dispose: async () => {} };
+  const pool = await ThreadPool.create(threads);
+  const bank = new WasmBank(pool, 1, 'strict', { persistent: 2 ** 26, scratch: 2 ** 20 });
+  await pool.start();
+  return { bank, dispose: async () => await pool.dispose() };
 }
 
 async function verifyModel(dir: string, name: string, options: VerifyOptions): Promise<Accuracy> {
   const golden = await readGolden(`${dir}/expected.safetensors`);
   const ids = numbersOf(golden, 'input_ids');
   const positions = golden.tensors.has('positions') ? numbersOf(golden, 'positions') : ids.map((_, t) => t);
-  const { kernels, mode, prefill_chunk } = options;
-  const { model } = await loadModel(dir, { kernels, mode, prefill_chunk });
+  const { model, dispose } = await loadModel(dir, loadOptions(options));
   const V = model.config.vocab_size;
   const shape = [positions.length, V];
   const [pytorch, truth] = [tensorOf(golden, 'logits', shape), tensorOf(golden, 'logits.truth', shape)];
@@ -115,12 +118,13 @@ async function verifyModel(dir: string, name: string, options: VerifyOptions): P
   });
   const ratio = errorRatio(ours, pytorch.data as FloatArray, truth.data as FloatArray);
   const greedy = agreement(model, all.subarray(-V), golden, 'greedy', 'greedy_margins');
+  await dispose();
   return { kind: 'model', name, ...ratio, greedy, passed: ratio.ratio <= LARGEST_RATIO && greedy.agreed === greedy.compared };
 }
 
-async function verifyEmbedded({ kernels, mode, prefill_chunk }: VerifyOptions): Promise<HeldOut> {
+async function verifyEmbedded(options: VerifyOptions): Promise<HeldOut> {
   const golden = await readGolden(packageFile('golden/demo/expected.safetensors'));
-  const { model } = await loadModel(embeddedModel, { kernels, mode, prefill_chunk });
+  const { model, dispose } = await loadModel(embeddedModel, loadOptions(options));
   const ids = numbersOf(golden, 'heldout_ids');
   let nats = 0;
   let predicted = 0;
@@ -145,8 +149,13 @@ async function verifyEmbedded({ kernels, mode, prefill_chunk }: VerifyOptions): 
     greedy.agreed += agreed;
     greedy.compared += compared;
   }
+  await dispose();
   const passed = Math.abs(perplexity / pytorch_perplexity - 1) < PERPLEXITY_TOLERANCE && greedy.agreed === greedy.compared;
   return { kind: 'held-out', name: 'embedded model', perplexity, pytorch_perplexity, greedy, passed };
+}
+
+function loadOptions({ model: _, ...options }: VerifyOptions): LoadOptions {
+  return options;
 }
 
 /** Logits [T, V] of a text, from an empty state. */

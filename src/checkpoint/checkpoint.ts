@@ -1,24 +1,32 @@
 import type { OlmoHybridConfig } from '../config.ts';
 import type { Parameter } from '../model/weights.ts';
 import { STAGING_SLOTS } from '../runtime/addressed_bank.ts';
-import { DTYPE_BYTES, formatOf, PANEL, type WeightDtype } from '../runtime/tensor.ts';
+import { DTYPE_BYTES, formatOf, isQuantised, type Matrix, PANEL, type WeightDtype, type WeightFormat } from '../runtime/tensor.ts';
 import type { Dtype } from './dtype.ts';
 import { ProblemList, quote } from './problem_list.ts';
+import { BLOCK_BYTES, packedFormat, packedShape, spoiltBlocks } from './quantised.ts';
 import { readTensor, type TensorEntry } from './safetensors.ts';
 import { candidates, convolutionParts, isIgnored } from './tensor_names.ts';
 
 const REVISION = 'Use the config.json from the same revision as the weights.';
 
-/** Rows [begin, end) of a matrix on their way from the file to `at` in the staging area of its bank. */
+/** Bytes of a quantised matrix that are read at a time, straight into its place. */
+const PACKED_BYTES = 1 << 22;
+
+/** A part of a matrix on its way from the file, from byte `offset` on, to memory. */
 interface Piece {
-  readonly parameter: Parameter & { kind: 'matrix' };
-  readonly entry: TensorEntry;
-  readonly dtype: WeightDtype;
-  readonly begin: number;
-  readonly end: number;
-  readonly rowBytes: number;
-  readonly bytes: number;
-  readonly at: number;
+  readonly name: string;
+  readonly source: TensorEntry['source'];
+  readonly offset: number;
+  readonly room: Uint8Array;
+  /** Called when it has been read; returns 0 if all values are finite. */
+  readonly store: () => number;
+}
+
+/** How a checkpoint is read. */
+export interface Reading {
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** The stored tensors of a model's parameters, found and checked by name, shape and dtype; nothing is read yet. */
@@ -31,11 +39,17 @@ export class Checkpoint {
     this.tensors = tensors;
   }
 
-  /** In which format a matrix will lie in memory; one that is missing counts as f32 until `check` reports it. */
-  formatOf = (name: string): 'F32' | 'BF16' => {
-    const dtype = this.entriesOf(name)?.[0]?.dtype ?? 'F32';
-    return isWeightDtype(dtype) ? formatOf(dtype) : 'F32';
+  /** In which format a matrix lies in memory if it is taken as stored; one that is missing counts as f32 until `check` reports it. */
+  formatOf = (name: string): WeightFormat => {
+    const [entry] = this.entriesOf(name) ?? [];
+    if (entry === undefined) return 'F32';
+    return packedFormat(entry) ?? (isWeightDtype(entry.dtype) ? formatOf(entry.dtype) : 'F32');
   };
+
+  /** Whether matrices are stored in a quantised format. */
+  get isQuantised(): boolean {
+    return [...this.tensors.values()].some((entry) => packedFormat(entry) !== null);
+  }
 
   /**
    * Compares the checkpoint with what the model declares.
@@ -53,7 +67,8 @@ export class Checkpoint {
       }
       for (const entry of entries) {
         used.add(entry.name);
-        if (isWeightDtype(entry.dtype)) continue;
+        const mayBePacked = parameter.kind === 'matrix' && parameter.weight.layout === 'panels';
+        if (isWeightDtype(entry.dtype) || (mayBePacked && packedFormat(entry) !== null)) continue;
         const fix = 'Save the model in one of these.';
         problems.add({ where: `${entry.source.name}: ${quote(entry.name)}`, expected: 'BF16, F16 or F32', found: entry.dtype, fix });
       }
@@ -78,16 +93,18 @@ export class Checkpoint {
 
   /**
    * Reads every parameter into its place.
-   * @param onProgress Called after each parameter with bytes done and bytes in all.
+   * @param onProgress Called after each piece with bytes done and bytes in all.
+   * @param signal Ends it before the next piece, with its reason as the error.
    * @returns The names of parameters that hold NaN or infinite values.
    * @throws {CheckpointError} when the files cannot be read, or have changed since they were opened.
    */
-  async load(parameters: readonly Parameter[], onProgress: (done: number, total: number) => void = () => {}): Promise<string[]> {
+  async load(parameters: readonly Parameter[], { onProgress, signal }: Reading = {}): Promise<string[]> {
     const bad = new Set<string>();
     const total = parameters.reduce((sum, parameter) => sum + this.bytesOf(parameter), 0);
     let done = 0;
     for (const parameter of parameters) {
       if (parameter.kind === 'matrix') continue;
+      signal?.throwIfAborted();
       if ((await this.loadSmall(parameter)) > 0) bad.add(parameter.name);
       done += this.bytesOf(parameter);
     }
@@ -95,17 +112,16 @@ export class Checkpoint {
     const reading: { piece: Piece; read: Promise<void> }[] = [];
     const store = async () => {
       const { piece, read } = reading.shift()!;
-      const { bank, weight, name } = piece.parameter;
       await read;
-      if (bank.storeRows(weight, piece.dtype, piece.begin, piece.end, piece.at) > 0) bad.add(name);
-      done += piece.bytes;
-      onProgress(done, total);
+      if (piece.store() > 0) bad.add(piece.name);
+      done += piece.room.length;
+      onProgress?.(done, total);
     };
     try {
       for (const piece of this.pieces(parameters)) {
+        signal?.throwIfAborted();
         if (reading.length === STAGING_SLOTS) await store();
-        const room = piece.parameter.bank.staging.subarray(piece.at, piece.at + piece.bytes);
-        reading.push({ piece, read: piece.entry.source.read(piece.entry.offset + piece.begin * piece.rowBytes, room) });
+        reading.push({ piece, read: piece.source.read(piece.offset, piece.room) });
       }
       while (reading.length > 0) await store();
     } finally {
@@ -119,21 +135,30 @@ export class Checkpoint {
     let count = 0;
     for (const parameter of parameters) {
       if (parameter.kind !== 'matrix') continue;
-      const { bank, weight } = parameter;
-      const entry = this.entriesOf(parameter.name)![0]!;
+      const { bank, weight, name } = parameter;
+      const entry = this.entriesOf(name)![0]!;
+      const { source } = entry;
+      if (packedFormat(entry)) {
+        yield* packedPieces(name, entry, weight, bank.packed(weight));
+        continue;
+      }
       const dtype = entry.dtype as WeightDtype;
       const rowBytes = weight.K * DTYPE_BYTES[dtype];
       const slotBytes = Math.floor(bank.staging.length / STAGING_SLOTS / 64) * 64;
       const rows = Math.floor(slotBytes / rowBytes / PANEL) * PANEL;
       for (let begin = 0; begin < weight.N; begin += rows) {
         const end = Math.min(begin + rows, weight.N);
-        yield { parameter, entry, dtype, begin, end, rowBytes, bytes: (end - begin) * rowBytes, at: (count++ % STAGING_SLOTS) * slotBytes };
+        const at = (count++ % STAGING_SLOTS) * slotBytes;
+        const room = bank.staging.subarray(at, at + (end - begin) * rowBytes);
+        const store = () => bank.storeRows(weight, dtype, begin, end, at);
+        yield { name, source, offset: entry.offset + begin * rowBytes, room, store };
       }
     }
   }
 
   private bytesOf({ name, shape }: Parameter): number {
     const [entry] = this.entriesOf(name)!;
+    if (packedFormat(entry!)) return entry!.byteLength;
     return shape.reduce((product, n) => product * n, DTYPE_BYTES[entry!.dtype as WeightDtype]);
   }
 
@@ -158,7 +183,10 @@ export class Checkpoint {
   }
 
   /** The stored tensors that hold a parameter: one, or the parts of the three convolutions. */
-  private entriesOf(name: string): TensorEntry[] | null {
+  entriesOf(name: string): TensorEntry[] | null {
+    // A quantised lm_head is stored even where it is tied to the embedding, which stays exact.
+    const own = this.tensors.get(name);
+    if (own && packedFormat(own)) return [own];
     const ways = convolutionParts(name) ?? candidates(name, this.config.layer_types, this.config.tie_word_embeddings).map((one) => [one]);
     for (const names of ways) {
       const entries = names.map((one) => this.tensors.get(one)).filter((entry) => entry !== undefined);
@@ -168,7 +196,9 @@ export class Checkpoint {
   }
 
   /** Of a convolution, the rows of q, k and v together. */
-  private storedShape({ shape, kind }: Parameter): readonly number[] {
+  private storedShape(parameter: Parameter): readonly number[] {
+    const { shape, kind } = parameter;
+    if (kind === 'matrix' && isQuantised(this.formatOf(parameter.name))) return packedShape(parameter.weight);
     const { key, value } = this.widths();
     return kind === 'convolution' ? [2 * key + value, ...shape.slice(1)] : shape;
   }
@@ -181,6 +211,16 @@ export class Checkpoint {
   private widths(): { key: number; value: number } {
     const c = this.config;
     return { key: c.linear_num_key_heads * c.linear_key_head_dim, value: c.linear_num_value_heads * c.linear_value_head_dim };
+  }
+}
+
+/** A quantised matrix in pieces of whole blocks. */
+function* packedPieces(name: string, { source, offset }: TensorEntry, { format }: Matrix, bytes: Uint8Array): Generator<Piece> {
+  const block = BLOCK_BYTES[format as 'Q8' | 'Q4'];
+  const step = Math.floor(PACKED_BYTES / block) * block;
+  for (let at = 0; at < bytes.length; at += step) {
+    const room = bytes.subarray(at, at + step);
+    yield { name, source, offset: offset + at, room, store: () => spoiltBlocks(room, format) };
   }
 }
 

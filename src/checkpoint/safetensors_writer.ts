@@ -2,11 +2,15 @@ import { ArgumentError, type Problem } from '../errors.ts';
 import { DTYPES, type Dtype, tensorBytes } from './dtype.ts';
 import { quote } from './problem_list.ts';
 
-/** A tensor to be written; `data` holds its elements row-major, F16 and BF16 as bit patterns. */
-export interface TensorData {
+/** What the header says of a tensor. */
+export interface TensorLayout {
   readonly name: string;
   readonly dtype: Dtype;
   readonly shape: readonly number[];
+}
+
+/** A tensor to be written; `data` holds its elements row-major, F16 and BF16 as bit patterns. */
+export interface TensorData extends TensorLayout {
   readonly data: ArrayBufferView;
 }
 
@@ -22,18 +26,31 @@ const ALIGNMENT = 8;
  */
 export function writeSafetensors(tensors: readonly TensorData[], metadata: ReadonlyMap<string, string> = new Map()): Uint8Array[] {
   checkWritable(tensors, metadata);
+  const layout = layoutSafetensors(tensors, metadata);
+  return [layout.header, ...layout.tensors.map(({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength))];
+}
+
+/**
+ * The same for tensors that are written one after the other as they are made.
+ * @param tensors of sound shapes and names of their own
+ * @returns the header, and the tensors in the order in which their data follows it
+ */
+export function layoutSafetensors<T extends TensorLayout>(
+  tensors: readonly T[],
+  metadata: ReadonlyMap<string, string>,
+): { header: Uint8Array; tensors: readonly T[] } {
   const sorted = tensors.toSorted((a, b) => DTYPES.indexOf(b.dtype) - DTYPES.indexOf(a.dtype) || (a.name < b.name ? -1 : 1));
 
   // Pairs, because an object would put a name like "10" first and lose the name "__proto__".
   const members: [string, string][] = [];
   if (metadata.size > 0) members.push([METADATA, jsonObject([...metadata].map(([key, value]) => [key, JSON.stringify(value)]))]);
   let end = 0;
-  for (const { name, dtype, shape, data } of sorted) {
+  for (const { name, dtype, shape } of sorted) {
     const begin = end;
-    end += data.byteLength;
+    end += tensorBytes(dtype, shape)!;
     members.push([name, JSON.stringify({ dtype, shape, data_offsets: [begin, end] })]);
   }
-  return [header(jsonObject(members)), ...sorted.map(({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength))];
+  return { header: header(jsonObject(members)), tensors: sorted };
 }
 
 /** The length of the JSON as u64, and the JSON, padded with spaces. */

@@ -11,6 +11,7 @@ import { load, missingTokenizer, readTokenizer } from './loading.ts';
 import { parameterCount } from './model_facts.ts';
 import { addEngineOptions, addModelOption, type EngineFlags, integer, number, wideInteger } from './options.ts';
 import { checkLength, DEFAULT_PROMPT, readPrompt } from './prompt.ts';
+import { physicalCores } from '../runtime/cores.ts';
 import { duration, INTERRUPTED, interruption, note, scaled, textOutput } from './terminal.ts';
 
 const DEFAULT_MAX_TOKENS = 200;
@@ -71,9 +72,10 @@ async function run(text: string | undefined, flags: Flags): Promise<void> {
   const context = flags.context ?? Math.min(prompt.ids.length + flags.maxTokens, max_position_embeddings);
   checkLength(prompt, context, max_position_embeddings);
 
-  const { model, plan } = await load(dir, context, flags);
+  const signal = interruption();
+  const { model, plan, dispose } = await load(dir, context, flags, signal);
   const sampling = samplingOptions(flags, defaults);
-  const options = { ...sampling, max_tokens: flags.maxTokens, stop: flags.stop, eos_token_id, seed, signal: interruption() };
+  const options = { ...sampling, max_tokens: flags.maxTokens, stop: flags.stop, eos_token_id, seed, signal };
   const pieces = tokenizer ? generateText(model, tokenizer, prompt.ids, options) : generateIds(model, prompt.ids, options);
   const output = flags.json ? null : textOutput(process.stdout);
   if (output) note(headline(plan, dir));
@@ -88,6 +90,7 @@ async function run(text: string | undefined, flags: Flags): Promise<void> {
     output?.push(step.value);
   }
   const end = performance.now();
+  await dispose();
   output?.end();
   const { tokens, text: continuation, finish_reason } = step.value;
   if (flags.json) process.stdout.write(`${JSON.stringify({ tokens, text: continuation, finish_reason })}\n`);
@@ -95,7 +98,13 @@ async function run(text: string | undefined, flags: Flags): Promise<void> {
   const speed = tokens.length > 1 ? `, ${(((tokens.length - 1) * 1000) / (end - first)).toFixed(0)} tokens/s` : '';
   const chosen = sampling.temperature === 0 ? 'greedy' : `seed ${seed}`;
   note(
-    `prompt of ${counted(prompt.ids)} in ${duration((first - begin) / 1000)} · ${counted(tokens)}${speed} · ${chosen} · ${REASONS[finish_reason]}`,
+    [
+      `prompt of ${counted(prompt.ids)} in ${duration((first - begin) / 1000)}`,
+      `${counted(tokens)}${speed}`,
+      ...(await engine(plan, flags)),
+      chosen,
+      REASONS[finish_reason],
+    ].join(' · '),
   );
   if (finish_reason === 'abort') process.exitCode = INTERRUPTED;
 }
@@ -148,6 +157,14 @@ function headline(plan: ModelPlan, dir: string): string {
   const attention = plan.config.layer_types.filter((type) => type !== 'linear_attention').length;
   const linear = plan.config.layer_types.length - attention;
   return `${name} · ${scaled(parameterCount(plan))} parameters · ${linear} Gated DeltaNet + ${attention} attention layers`;
+}
+
+/** How the engine differs from its defaults. */
+async function engine({ build, threads }: ModelPlan, { kernels, weights }: Flags): Promise<string[]> {
+  const facts = kernels !== 'wasm' ? [`${kernels} kernels`] : build === 'strict' ? ['strict build'] : [];
+  if (kernels === 'wasm' && threads !== (await physicalCores())) facts.push(threads === 1 ? '1 thread' : `${threads} threads`);
+  if (weights !== undefined) facts.push(weights);
+  return facts;
 }
 
 function counted({ length }: readonly number[]): string {

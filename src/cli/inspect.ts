@@ -1,14 +1,16 @@
 import type { Command } from 'commander';
 import { openCheckpointFolder } from '../checkpoint/checkpoint_folder.ts';
-import { type ModelPlan, planModel } from '../load.ts';
+import { quantisationOf } from '../checkpoint/quantised.ts';
+import { type LoadOptions, type ModelPlan, planModel } from '../load.ts';
 import { embeddedModel } from '../package_files.ts';
-import { layerPattern, parameterCount, positionEmbedding } from './model_facts.ts';
-import { addModelOption, integer } from './options.ts';
+import { physicalCores } from '../runtime/cores.ts';
+import { hasRelaxedSimd } from '../runtime/wasm_module.ts';
+import { formatCounts, layerPattern, parameterCount, positionEmbedding } from './model_facts.ts';
+import { addModelOption, addPlanOptions, integer } from './options.ts';
 import { onStdout, scaled } from './terminal.ts';
 
-interface Flags {
+interface Flags extends Pick<LoadOptions, 'context' | 'weights' | 'mode' | 'threads'> {
   readonly model?: string;
-  readonly context?: number;
   readonly json?: true;
 }
 
@@ -16,25 +18,29 @@ export function addInspect(program: Command): void {
   const command = program.command('inspect').description('describe a model and the memory that it would take, without loading it');
   addModelOption(command)
     .option('--context <n>', 'tokens to plan memory for (default: all that the model knows, at most 4096)', integer('--context', 1))
-    .option('--json', 'print one object')
-    .action(async ({ model = embeddedModel, context, json }: Flags) => {
-      const facts = await factsOf(model, await planModel(model, { context }));
-      process.stdout.write(json ? `${JSON.stringify(facts, null, 2)}\n` : page(facts));
-    });
+    .option('--json', 'print one object');
+  addPlanOptions(command, 'fast').action(async ({ model = embeddedModel, threads, json, ...flags }: Flags) => {
+    const facts = await factsOf(model, await planModel(model, { ...flags, threads: threads ?? (await physicalCores()) }));
+    process.stdout.write(json ? `${JSON.stringify(facts, null, 2)}\n` : page(facts));
+  });
 }
 
 type Facts = Awaited<ReturnType<typeof factsOf>>;
 
 async function factsOf(model: string, plan: ModelPlan) {
-  const { config, placement, context, prefill_chunk, stored_bytes } = plan;
+  const { config, placement, context, prefill_chunk, stored_bytes, mode, build, threads, too_large } = plan;
   return {
     model,
     layer_pattern: layerPattern(config.layer_types),
     position_embedding: positionEmbedding(config),
     parameters: parameterCount(plan),
-    dtypes: await dtypesOf(model),
+    ...(await storedFacts(model)),
     stored_bytes,
-    kernels: 'wasm, f32 SIMD',
+    weights: formatCounts(plan),
+    mode,
+    build,
+    relaxed_simd: await hasRelaxedSimd(),
+    threads,
     memory: {
       context,
       prefill_chunk,
@@ -44,18 +50,19 @@ async function factsOf(model: string, plan: ModelPlan) {
         return { layers, persistent_bytes: persistent, scratch_bytes: scratch };
       }),
     },
+    too_large,
     unknown_keys: config.unknown_keys,
     config,
   };
 }
 
-/** How many tensors are stored in each dtype. */
-async function dtypesOf(dir: string): Promise<Record<string, number>> {
+/** How many tensors are stored in each dtype, and how they were quantised if `quantize` made them. */
+async function storedFacts(dir: string) {
   const folder = await openCheckpointFolder(dir);
-  const counts: Record<string, number> = {};
-  for (const { dtype } of folder.tensors.values()) counts[dtype] = (counts[dtype] ?? 0) + 1;
+  const dtypes: Record<string, number> = {};
+  for (const { dtype } of folder.tensors.values()) dtypes[dtype] = (dtypes[dtype] ?? 0) + 1;
   await folder.close();
-  return counts;
+  return { dtypes, quantised: quantisationOf(folder.files) };
 }
 
 function page({ model, config, memory, ...facts }: Facts): string {
@@ -64,26 +71,43 @@ function page({ model, config, memory, ...facts }: Facts): string {
     ['layers', `${config.num_hidden_layers}: ${facts.layer_pattern}`],
     ['position', facts.position_embedding],
     ['parameters', `${facts.parameters.toLocaleString('en')} (${scaled(facts.parameters)})`],
-    [
-      'stored',
-      `${scaled(facts.stored_bytes, 'B')}: ${Object.entries(facts.dtypes)
-        .map(([dtype, count]) => `${count} tensors ${dtype}`)
-        .join(', ')}`,
-    ],
+    ['stored', `${scaled(facts.stored_bytes, 'B')}: ${listed(facts.dtypes, 'tensors')}`],
+    ...(facts.quantised ? [['quantised', quantisedRow(facts.quantised)] satisfies [string, string]] : []),
     ['widths', `hidden ${config.hidden_size}, intermediate ${config.intermediate_size}, vocabulary ${config.vocab_size}`],
     ['attention', `${config.num_attention_heads} heads of ${config.head_dim}, ${config.num_key_value_heads} for keys and values`],
     ...linearRows(config),
     ['context', `${config.max_position_embeddings} tokens`],
     ['end of text', config.eos_token_id.join(', ') || 'no token'],
-    ['kernels', facts.kernels],
+    ['weights', `${listed(facts.weights, 'matrices')} in memory`],
+    [
+      'kernels',
+      `${facts.build} build for --mode ${facts.mode}, ${facts.threads === 1 ? '1 thread' : `${facts.threads} threads`}; ${relaxed(facts)}`,
+    ],
     ['memory', `${scaled(memory.total_bytes, 'B')} for ${memory.context} tokens, ${memory.prefill_chunk} in one pass`],
     ...memory.banks.map(({ layers, persistent_bytes, scratch_bytes }, i): [string, string] => {
       const held = layers.length > 0 ? `layers ${layers[0]} to ${layers.at(-1)}` : 'no layers';
       return [`  bank ${i}`, `${held}: ${scaled(persistent_bytes, 'B')} of weights and caches, ${scaled(scratch_bytes, 'B')} of scratch`];
     }),
   ];
+  if (facts.too_large) rows.push(['too large', `this machine has ${facts.too_large.found}. ${facts.too_large.fix}`]);
   if (facts.unknown_keys.length > 0) rows.push(['notice', `config.json has unknown keys, passed over: ${facts.unknown_keys.join(', ')}`]);
   return `${onStdout.bold(model)}\n${rows.map(([name, value]) => `${onStdout.dim(name.padEnd(14))}${value}\n`).join('')}`;
+}
+
+function quantisedRow({ weights, source_weights_sha256 }: NonNullable<Facts['quantised']>): string {
+  return `${weights} by olmo-hybrid quantize, from weights of sha256 ${source_weights_sha256}`;
+}
+
+/** `2 matrices Q8, 7 matrices Q4`. */
+function listed(counts: Record<string, number>, noun: string): string {
+  return Object.entries(counts)
+    .map(([name, count]) => `${count} ${noun} ${name}`)
+    .join(', ');
+}
+
+function relaxed({ mode, relaxed_simd }: Pick<Facts, 'mode' | 'relaxed_simd'>): string {
+  if (!relaxed_simd) return 'this engine has no relaxed SIMD';
+  return mode === 'fast' ? 'this engine has relaxed SIMD' : 'this engine has relaxed SIMD, which --mode fast takes';
 }
 
 function linearRows(config: Facts['config']): [string, string][] {

@@ -4,23 +4,43 @@ import { quote } from '../checkpoint/problem_list.ts';
 import type { OlmoHybridConfig } from '../config.ts';
 import { ArgumentError, TokenizerError } from '../errors.ts';
 import { type LoadedModel, type LoadOptions, loadModel } from '../load.ts';
+import { physicalCores } from '../runtime/cores.ts';
 import { Tokenizer } from '../tokenizer.ts';
 import type { EngineFlags } from './options.ts';
 import { ProgressLine, warn } from './terminal.ts';
 
 const MOST_NAMED = 5;
 
-/** Loads a model as the options say, with a line of progress where it takes long, and warns of what looks wrong. */
-export async function load(dir: string, context: number, { kernels, mode, prefillChunk }: EngineFlags): Promise<LoadedModel> {
+/** What the options say of how a model is loaded. */
+export async function loadOptions({ kernels, mode, weights, threads, prefillChunk }: EngineFlags): Promise<LoadOptions> {
+  // Kernels in TypeScript run on one thread; asked for more, loading refuses.
+  return {
+    kernels,
+    mode,
+    weights,
+    threads: threads ?? (kernels === 'wasm' ? await physicalCores() : undefined),
+    prefill_chunk: prefillChunk,
+  };
+}
+
+/**
+ * Loads a model as the options say, with a line of progress where it takes long, and warns of what looks wrong.
+ * @param signal ends it; the error is then an AbortError
+ */
+export async function load(dir: string, context: number, flags: EngineFlags, signal: AbortSignal): Promise<LoadedModel> {
   const progress = new ProgressLine();
-  const options: LoadOptions = { context, kernels, mode, prefill_chunk: prefillChunk, onProgress: progress.update };
+  const options = { ...(await loadOptions(flags)), context, signal, onProgress: progress.update };
   const loaded = await loadModel(dir, options).finally(() => progress.end());
   const { unknown_keys } = loaded.plan.config;
   if (unknown_keys.length > 0) warn(`${dir}/config.json: unknown keys ${named(unknown_keys)}, passed over.`);
-  if (loaded.not_finite.length > 0) {
-    warn(`${dir}: NaN or infinite values in ${named(loaded.not_finite)}. Expect no sense from the model; download it again.`);
-  }
+  warnNotFinite(dir, loaded.not_finite);
   return loaded;
+}
+
+/** Warns of parameters that hold NaN or infinite values, if there are any. */
+export function warnNotFinite(dir: string, names: readonly string[]): void {
+  if (names.length === 0) return;
+  warn(`${dir}: NaN or infinite values in ${named(names)}. Expect no sense from the model; download it again.`);
 }
 
 /**

@@ -37,10 +37,10 @@ async function run(flags: Flags): Promise<void> {
   const signal = interruption();
   const begin = performance.now();
   const complete = await writeAtomically(flags.output, async (file) => {
-    const { model } = await load(dir, ids.length, flags);
+    const { model, dispose } = await load(dir, ids.length, flags, signal);
     const metadata = { producer: `olmo-hybrid ${version}`, kernels: flags.kernels, mode: flags.mode };
     await file.writeFile(header([ids.length, config.vocab_size], metadata));
-    return await writeLogits(file, model, ids, signal);
+    return await writeLogits(file, model, ids, signal).finally(dispose);
   });
   if (!complete) {
     process.exitCode = INTERRUPTED;

@@ -9,6 +9,7 @@ import { addGenerate } from './generate.ts';
 import { addInspect } from './inspect.ts';
 import { addLogits } from './logits.ts';
 import { report } from './mistake.ts';
+import { addQuantize } from './quantize.ts';
 import { addDetokenize, addTokenize } from './tokenize.ts';
 import { addTrace } from './trace.ts';
 import { addVerify } from './verify.ts';
@@ -43,7 +44,19 @@ Examples:
   olmo-hybrid verify`,
   );
 
-for (const add of [addGenerate, addLogits, addTokenize, addDetokenize, addInspect, addVerify, addTrace, addDiff, addConform, addBench])
+for (const add of [
+  addGenerate,
+  addLogits,
+  addTokenize,
+  addDetokenize,
+  addInspect,
+  addQuantize,
+  addVerify,
+  addTrace,
+  addDiff,
+  addConform,
+  addBench,
+])
   add(program);
 
 const [first] = process.argv.slice(2);

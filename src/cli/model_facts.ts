@@ -7,6 +7,15 @@ export function parameterCount({ config, placement }: ModelPlan): number {
   return own.reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0);
 }
 
+/** How many matrices lie in memory in each format. */
+export function formatCounts({ placement }: ModelPlan): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const parameter of placement.parameters) {
+    if (parameter.kind === 'matrix') counts[parameter.weight.format] = (counts[parameter.weight.format] ?? 0) + 1;
+  }
+  return counts;
+}
+
 /** The order of layers in short, such as `8 x [linear x3, full]`. */
 export function layerPattern(types: readonly LayerType[]): string {
   let period = 1;

@@ -1,32 +1,45 @@
 import type { Command } from 'commander';
 import { ArgumentError } from '../errors.ts';
-import type { LoadOptions } from '../load.ts';
+import type { LoadOptions, WeightsOption } from '../load.ts';
 import type { Mode } from '../runtime/bank.ts';
 
 /** What the options of `addEngineOptions` become. */
 export interface EngineFlags {
   readonly kernels: NonNullable<LoadOptions['kernels']>;
   readonly mode: Mode;
+  readonly weights?: WeightsOption;
+  readonly threads?: number;
   readonly prefillChunk?: number;
 }
 
 /** Adds the options that say how a model runs. */
 export function addEngineOptions(command: Command, mode: Mode): Command {
+  command.optionsGroup('Engine:');
+  command.option(
+    '--kernels <name>',
+    'wasm (f32 SIMD), reference (float64, slow and exact) or bf16 (rounds as PyTorch does in bfloat16, slow)',
+    oneOf('--kernels', ['wasm', 'reference', 'bf16']),
+    'wasm',
+  );
+  addPlanOptions(command, mode);
+  return command.option('--prefill-chunk <n>', 'most tokens of one pass over the prompt (default: 256)', integer('--prefill-chunk', 1));
+}
+
+/** Adds those of them that say what memory it takes and which code runs. */
+export function addPlanOptions(command: Command, mode: Mode): Command {
   return command
-    .optionsGroup('Engine:')
-    .option(
-      '--kernels <name>',
-      'wasm (f32 SIMD), reference (float64, slow and exact) or bf16 (rounds as PyTorch does in bfloat16, slow)',
-      oneOf('--kernels', ['wasm', 'reference', 'bf16']),
-      'wasm',
-    )
     .option(
       '--mode <name>',
-      'strict (bits do not depend on the chunks of the prompt) or fast (chunked delta rule)',
+      'strict (bits do not depend on the chunks of the prompt, nor on the machine) or fast (chunked delta rule, int8 dots, relaxed SIMD)',
       oneOf('--mode', ['strict', 'fast']),
       mode,
     )
-    .option('--prefill-chunk <n>', 'most tokens of one pass over the prompt (default: 256)', integer('--prefill-chunk', 1));
+    .option(
+      '--weights <format>',
+      'matrices as f32, bf16, or in blocks of 32 as q8 or q4 (default: as stored)',
+      oneOf('--weights', ['f32', 'bf16', 'q8', 'q4']),
+    )
+    .option('--threads <n>', 'threads that share each kernel (default: the physical cores)', integer('--threads', 1));
 }
 
 /** Adds `--model`. */

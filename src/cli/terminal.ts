@@ -117,17 +117,22 @@ export class WordWrap implements TextOutput {
 // Below this nobody wonders what takes so long.
 const PATIENCE_MS = 500;
 
-/** A line on a terminal's stderr that says how far loading is; nothing for what is quick, and nothing elsewhere. */
+/** A line on a terminal's stderr that says how far something is; nothing for what is quick, and nothing elsewhere. */
 export class ProgressLine {
+  readonly #doing: string;
   readonly #start = performance.now();
   #shown = false;
+
+  constructor(doing = 'loading') {
+    this.#doing = doing;
+  }
 
   readonly update = (done: number, total: number): void => {
     const elapsed_ms = performance.now() - this.#start;
     if (!process.stderr.isTTY || elapsed_ms < PATIENCE_MS) return;
     this.#shown = true;
     const percent = Math.round((100 * done) / total);
-    const text = `loading ${scaled(done, 'B')} of ${scaled(total, 'B')}, ${percent}%, ${scaled(done / (elapsed_ms / 1000), 'B')}/s`;
+    const text = `${this.#doing} ${scaled(done, 'B')} of ${scaled(total, 'B')}, ${percent}%, ${scaled(done / (elapsed_ms / 1000), 'B')}/s`;
     process.stderr.write(`\r\x1b[2K${onStderr.dim(text.slice(0, process.stderr.columns - 1))}`);
   };
 

@@ -37,7 +37,7 @@ async function run({ model: dir = embeddedModel, tokens, output, only, ...flags 
   const begun = performance.now();
   const { kernels, mode } = flags;
   const options = { kernels, mode, producer: `olmo-hybrid ${version}`, only, signal };
-  const file = await writeTrace(output, dir, ids, async () => (await load(dir, ids.length, flags)).model, options);
+  const file = await writeTrace(output, dir, ids, async () => (await load(dir, ids.length, flags, signal)).model, options);
   if (file === null) {
     process.exitCode = INTERRUPTED;
     return;

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { type Accuracy, type Agreement, type Verification, verify } from '../verify.ts';
 import { bf16Heading, bf16Line } from './verify_bf16.ts';
+import { loadOptions } from './loading.ts';
 import { addEngineOptions, addModelOption, type EngineFlags } from './options.ts';
 import { onStdout } from './terminal.ts';
 
@@ -33,12 +34,12 @@ A folder given by --model holds, besides the model, an expected.safetensors as g
   );
 }
 
-async function run({ model, kernels, mode, prefillChunk, json }: Flags): Promise<void> {
+async function run({ model, json, ...flags }: Flags): Promise<void> {
   const results: Verification[] = [];
   const print = (line: string) => void (json || process.stdout.write(`${line}\n`));
   let group = '';
-  for await (const result of verify({ model, kernels, mode, prefill_chunk: prefillChunk })) {
-    if (results.length === 0 && kernels !== 'bf16') print(onStdout.bold(line('', 'error', 'PyTorch', 'ratio', 'rms', 'greedy')));
+  for await (const result of verify({ model, ...(await loadOptions(flags)) })) {
+    if (results.length === 0 && flags.kernels !== 'bf16') print(onStdout.bold(line('', 'error', 'PyTorch', 'ratio', 'rms', 'greedy')));
     results.push(result);
     const heading = headingOf(result);
     if (heading !== group) print(onStdout.bold(heading));

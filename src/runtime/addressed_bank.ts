@@ -47,6 +47,7 @@ export function threadScratch(thread: number): number {
 export abstract class AddressedBank implements Bank {
   abstract readonly kernels: Kernels;
   abstract readonly staging: Uint8Array;
+  abstract packed(weight: Matrix): Uint8Array;
   abstract storeRows(weight: Matrix, dtype: WeightDtype, begin: number, end: number, at?: number): number;
   protected abstract floats(ptr: number, length: number): Float32Array;
   protected abstract doubles(ptr: number, length: number): Float64Array;

@@ -41,6 +41,8 @@ export interface Bank {
 
   /** Where a loader puts the next rows of a file. Shares its bytes with scratch: only before the first forward call. */
   readonly staging: Uint8Array;
+  /** The bytes of a quantised weight in the layout of assembly/panels.ts, for a loader that has them so. */
+  packed(weight: Matrix): Uint8Array;
   /**
    * Takes rows [begin, end) of a weight from `staging`, row-major in `dtype`, begin a multiple of 16. Returns 0 if all values are finite.
    * @param at where in `staging` they are, a multiple of 64

@@ -25,6 +25,10 @@ export class PlanBank extends AddressedBank {
     };
   }
 
+  packed(): Uint8Array {
+    throw new Error('a planned bank holds nothing');
+  }
+
   storeRows(): number {
     throw new Error('a planned bank holds nothing');
   }

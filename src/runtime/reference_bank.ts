@@ -63,6 +63,10 @@ export class ReferenceBank implements Bank {
     return this.stagingArea;
   }
 
+  packed(): Uint8Array {
+    throw new Error('these kernels take no quantised weights');
+  }
+
   storeRows({ data, K }: Matrix, dtype: WeightDtype, begin: number, end: number, at = 0): number {
     const { buffer } = this.staging;
     const byteOffset = this.staging.byteOffset + at;

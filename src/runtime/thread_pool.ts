@@ -159,10 +159,11 @@ export class ThreadPool {
       const scratch = this.scratch.map((of) => of(i + 1));
       await this.startWorker({ module, block: block.buffer, memories, scratch });
     });
-    try {
-      await Promise.all(started);
-    } catch (cause) {
+    // All are waited for: one that starts after another has failed is ended as well.
+    const failed = (await Promise.allSettled(started)).find((result) => result.status === 'rejected');
+    if (failed) {
       await this.dispose();
+      const cause: unknown = failed.reason;
       const found = cause instanceof Error ? cause.message : String(cause);
       throw new RuntimeLimitError({ where: 'threads', expected: `${this.threads}`, found, fix: 'Use one thread.' }, { cause });
     }
@@ -213,9 +214,18 @@ export class ThreadPool {
     Atomics.store(words, DONE, 0);
     Atomics.store(words, LEFT, parts);
     if (Atomics.load(words, ASLEEP) > 0) Atomics.notify(words, LEFT);
-    const own = this.runner.share(block, false);
+    const own = this.ownShare(block, kernel);
     this.waitFor(words, parts - own);
     if (Atomics.load(words, STATE) === FAILED) throw this.broken(`an error in ${KERNELS[kernel]}`);
+  }
+
+  /** A mistake here is one of the pool: workers may still hold parts of the call. */
+  private ownShare(block: CommandBlock, kernel: number): number {
+    try {
+      return this.runner.share(block, false);
+    } catch (cause) {
+      throw this.broken(`an error in ${KERNELS[kernel]}`, cause);
+    }
   }
 
   /** Waits until the workers are done with so many parts. */
@@ -232,9 +242,10 @@ export class ThreadPool {
     Atomics.store(words, WAITING, 0);
   }
 
-  private broken(found: string): RuntimeLimitError {
+  private broken(found: string, cause?: unknown): RuntimeLimitError {
     this.failure ??= found;
-    return new RuntimeLimitError({ where: 'threads', expected: `${this.threads} at work`, found, fix: 'Load the model again.' });
+    const problem = { where: 'threads', expected: `${this.threads} at work`, found, fix: 'Load the model again.' };
+    return new RuntimeLimitError(problem, { cause });
   }
 }
 
@@ -246,9 +257,11 @@ async function newThread(heard: (news: WorkerNews) => void, ended: (why: string)
     return worker;
   }
   const { Worker: NodeWorker } = await import('node:worker_threads');
-  const worker = new NodeWorker(url);
-  worker.unref(); // a model that was not disposed of keeps no process alive
-  worker.on('message', heard);
+  const worker = new NodeWorker(url, { execArgv: [] }); // a worker refuses some of the options that a program is started with
+  worker.on('message', (news: WorkerNews) => {
+    if (news === 'ready') worker.unref(); // a model that was not disposed of keeps no process alive; a listener added later would
+    heard(news);
+  });
   worker.on('error', (error) => ended(String(error)));
   worker.on('exit', () => ended('a worker that has ended'));
   return worker;

@@ -2,7 +2,7 @@ import { RuntimeLimitError } from '../errors.ts';
 import { AddressedBank, type BankBytes, THREAD_SCRATCH_BYTES, threadScratch } from './addressed_bank.ts';
 import type { Mode } from './bank.ts';
 import type { Kernels } from './kernels.ts';
-import { DTYPE_CODES, FORMAT_CODES, type Matrix, PANEL, type WeightDtype } from './tensor.ts';
+import { DTYPE_CODES, FORMAT_CODES, type Matrix, matrixBytes, PANEL, type WeightDtype } from './tensor.ts';
 import type { RunKernel, ThreadPool } from './thread_pool.ts';
 import { wasmKernels } from './wasm_kernels.ts';
 
@@ -42,6 +42,10 @@ export class WasmBank extends AddressedBank {
     if (layout === 'rows') this.run('store_rows', end - begin, STORED_ROWS, ptr, from, DTYPE_CODES[dtype], FORMAT_CODES[format], begin, K);
     else this.run('pack', Math.ceil((end - begin) / PANEL), 1, ptr, from, DTYPE_CODES[dtype], FORMAT_CODES[format], begin, K, N);
     return this.notFinite.reduce((sum, count) => sum + count[0]!, 0);
+  }
+
+  packed({ format, N, K, ptr }: Matrix): Uint8Array {
+    return new Uint8Array(this.memory.buffer, ptr, matrixBytes(format, N, K));
   }
 
   protected floats(ptr: number, length: number): Float32Array {

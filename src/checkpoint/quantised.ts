@@ -1,0 +1,74 @@
+import type { Matrix, WeightFormat } from '../runtime/tensor.ts';
+import { PANEL } from '../runtime/tensor.ts';
+import { ProblemList, quote } from './problem_list.ts';
+import type { SafetensorsFile, TensorEntry } from './safetensors.ts';
+
+// Quantised matrices in safetensors files, as docs/quantised_format.md describes them: U8 [panels, blocks, bytes of a block], so that the shape tells
+// the format, and the data is what lies in memory.
+
+export const QUANTISED_FORMAT_VERSION = '1';
+const VERSION_KEY = 'quantised_format_version';
+
+/** Weights that share a scale. */
+export const BLOCK = 32;
+/** Bytes of a block of 16 outputs by 32 weights; assembly/panels.ts has what lies in them. */
+export const BLOCK_BYTES = { Q8: 544, Q4: 320 } as const;
+/** Where the scales of a block begin, and how many there are, minima included. */
+const SCALES = { Q8: { at: 512, count: 16 }, Q4: { at: 256, count: 32 } } as const;
+
+/** What a file says of its quantised matrices. */
+export function quantisedMetadata(weights: 'q8' | 'q4', source_sha256: string): Map<string, string> {
+  return new Map([
+    [VERSION_KEY, QUANTISED_FORMAT_VERSION],
+    ['weights', weights],
+    ['block', String(BLOCK)],
+    ['panel', String(PANEL)],
+    ['source_weights_sha256', source_sha256],
+  ]);
+}
+
+/** What the files of a quantised folder say of themselves; null of a folder that is not. */
+export function quantisationOf([file]: readonly SafetensorsFile[]): { weights: string; source_weights_sha256: string } | null {
+  const { metadata } = file!;
+  if (!metadata.has(VERSION_KEY)) return null;
+  return { weights: metadata.get('weights') ?? 'unknown', source_weights_sha256: metadata.get('source_weights_sha256') ?? 'unknown' };
+}
+
+/** The format of a stored matrix by its dtype and shape; null if it is not quantised. */
+export function packedFormat({ dtype, shape }: Pick<TensorEntry, 'dtype' | 'shape'>): 'Q8' | 'Q4' | null {
+  if (dtype !== 'U8' || shape.length !== 3) return null;
+  return (['Q8', 'Q4'] as const).find((format) => BLOCK_BYTES[format] === shape[2]) ?? null;
+}
+
+/** The shape in which a matrix [N, K] is stored. */
+export function packedShape({ format, N, K }: Pick<Matrix, 'format' | 'N' | 'K'>): readonly [number, number, number] {
+  return [Math.ceil(N / PANEL), Math.ceil(K / BLOCK), BLOCK_BYTES[format as 'Q8' | 'Q4']];
+}
+
+/** How many scales and minima of whole blocks are NaN or infinite: a NaN or infinite weight has spoilt them. */
+export function spoiltBlocks(bytes: Uint8Array, format: WeightFormat): number {
+  const { at, count } = SCALES[format as 'Q8' | 'Q4'];
+  const step = BLOCK_BYTES[format as 'Q8' | 'Q4'];
+  let bad = 0;
+  for (let begin = at; begin < bytes.length; begin += step) {
+    for (let i = begin; i < begin + 2 * count; i += 2) if ((bytes[i]! & 0x80) !== 0 && (bytes[i + 1]! & 0x7f) === 0x7f) bad++;
+  }
+  return bad;
+}
+
+/** @throws {CheckpointError} when quantised matrices are of a version that is not known here, or of none. */
+export function checkQuantisedFiles(files: readonly SafetensorsFile[]): void {
+  const problems = new ProblemList('quantised weights');
+  for (const { source, metadata, tensors } of files) {
+    const version = metadata.get(VERSION_KEY);
+    if (version === QUANTISED_FORMAT_VERSION) continue;
+    if (version === undefined && ![...tensors.values()].some((entry) => packedFormat(entry))) continue;
+    problems.add({
+      where: source.name,
+      expected: `quantised weights with ${VERSION_KEY} ${QUANTISED_FORMAT_VERSION} in their metadata`,
+      found: version === undefined ? 'none' : quote(version),
+      fix: 'Quantise the original again with this version of olmo-hybrid.',
+    });
+  }
+  problems.throwIfAny();
+}

@@ -1,0 +1,39 @@
+// An independent reader of the quantised layouts, written from the comment in assembly/panels.ts.
+
+export type Quantised = 'Q8' | 'Q4';
+
+/** Outputs of a panel, weights of a block. */
+const [PANEL, BLOCK] = [16, 32];
+export const BLOCK_BYTES = { Q8: 544, Q4: 320 } as const;
+
+/** One block of one output: about d q (+ m). */
+export interface Block {
+  readonly d: number;
+  readonly m: number;
+  readonly q: readonly number[];
+}
+
+/** Block `b` of output `n` of packed weights [N, K]. */
+export function blockOf(bytes: Uint8Array, format: Quantised, K: number, n: number, b: number): Block {
+  const blocks = Math.ceil(K / BLOCK);
+  const begin = (Math.floor(n / PANEL) * blocks + b) * BLOCK_BYTES[format];
+  const o = n % PANEL;
+  const at = (i: number) => bytes[begin + i]!;
+  const bf16 = (i: number) => new Float32Array(Uint32Array.of(((at(i + 1) << 8) | at(i)) << 16).buffer)[0]!;
+  const ks = Array.from({ length: BLOCK }, (_, k) => k);
+  if (format === 'Q8') return { d: bf16(512 + 2 * o), m: 0, q: ks.map((k) => (at((k >> 1) * 32 + o * 2 + (k & 1)) << 24) >> 24) };
+  const half = o < 8 ? 0 : 4;
+  return { d: bf16(256 + 2 * o), m: bf16(288 + 2 * o), q: ks.map((k) => (at((k >> 1) * 16 + (o % 8) * 2 + (k & 1)) >> half) & 15) };
+}
+
+/** All weights [N, K], each rounded to f32 once for the product and once for the sum. */
+export function decoded(bytes: Uint8Array, format: Quantised, N: number, K: number): Float32Array {
+  const w = new Float32Array(N * K);
+  for (let n = 0; n < N; n++) {
+    for (let b = 0; b * BLOCK < K; b++) {
+      const { d, m, q } = blockOf(bytes, format, K, n, b);
+      for (let i = 0; i < Math.min(BLOCK, K - b * BLOCK); i++) w[n * K + b * BLOCK + i] = Math.fround(d * q[i]!) + m;
+    }
+  }
+  return w;
+}

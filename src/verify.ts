@@ -46,7 +46,7 @@ export interface HeldOut {
 
 export type Verification = Accuracy | HeldOut;
 
-export interface VerifyOptions extends Pick<LoadOptions, 'kernels' | 'mode' | 'prefill_chunk'> {
+export interface VerifyOptions extends Pick<LoadOptions, 'kernels' | 'mode' | 'prefill_chunk' | 'kv'> {
   /** Folder of a checkpoint and its expected.safetensors. Default: everything that comes with this package. */
   readonly model?: string | undefined;
 }
@@ -98,8 +98,8 @@ async function verifyModel(dir: string, name: string, options: VerifyOptions): P
   const golden = await readGolden(`${dir}/expected.safetensors`);
   const ids = numbersOf(golden, 'input_ids');
   const positions = golden.tensors.has('positions') ? numbersOf(golden, 'positions') : ids.map((_, t) => t);
-  const { kernels, mode, prefill_chunk } = options;
-  const { model } = await loadModel(dir, { kernels, mode, prefill_chunk });
+  const { kernels, mode, prefill_chunk, kv } = options;
+  const { model } = await loadModel(dir, { kernels, mode, prefill_chunk, kv });
   const V = model.config.vocab_size;
   const shape = [positions.length, V];
   const [pytorch, truth] = [tensorOf(golden, 'logits', shape), tensorOf(golden, 'logits.truth', shape)];
@@ -114,9 +114,9 @@ async function verifyModel(dir: string, name: string, options: VerifyOptions): P
   return { kind: 'model', name, ...ratio, greedy, passed: ratio.ratio <= LARGEST_RATIO && greedy.agreed === greedy.compared };
 }
 
-async function verifyEmbedded({ kernels, mode, prefill_chunk }: VerifyOptions): Promise<HeldOut> {
+async function verifyEmbedded({ kernels, mode, prefill_chunk, kv }: VerifyOptions): Promise<HeldOut> {
   const golden = await readGolden(packageFile('golden/demo/expected.safetensors'));
-  const { model } = await loadModel(embeddedModel, { kernels, mode, prefill_chunk });
+  const { model } = await loadModel(embeddedModel, { kernels, mode, prefill_chunk, kv });
   const ids = numbersOf(golden, 'heldout_ids');
   let nats = 0;
   let predicted = 0;

@@ -1,14 +1,15 @@
 import type { Command } from 'commander';
 import { openCheckpointFolder } from '../checkpoint/checkpoint_folder.ts';
-import { type ModelPlan, planModel } from '../load.ts';
+import { type LoadOptions, type ModelPlan, planModel } from '../load.ts';
 import { embeddedModel } from '../package_files.ts';
 import { layerPattern, parameterCount, positionEmbedding } from './model_facts.ts';
-import { addModelOption, integer } from './options.ts';
+import { addModelOption, integer, oneOf } from './options.ts';
 import { onStdout, scaled } from './terminal.ts';
 
 interface Flags {
   readonly model?: string;
   readonly context?: number;
+  readonly kv?: NonNullable<LoadOptions['kv']>;
   readonly json?: true;
 }
 
@@ -16,9 +17,10 @@ export function addInspect(program: Command): void {
   const command = program.command('inspect').description('describe a model and the memory that it would take, without loading it');
   addModelOption(command)
     .option('--context <n>', 'tokens to plan memory for (default: all that the model knows, at most 4096)', integer('--context', 1))
+    .option('--kv <format>', 'keys and values in f32, f16 or q8 (default: f32)', oneOf('--kv', ['f32', 'f16', 'q8']))
     .option('--json', 'print one object')
-    .action(async ({ model = embeddedModel, context, json }: Flags) => {
-      const facts = await factsOf(model, await planModel(model, { context }));
+    .action(async ({ model = embeddedModel, context, kv, json }: Flags) => {
+      const facts = await factsOf(model, await planModel(model, { context, kv }));
       process.stdout.write(json ? `${JSON.stringify(facts, null, 2)}\n` : page(facts));
     });
 }
@@ -26,7 +28,7 @@ export function addInspect(program: Command): void {
 type Facts = Awaited<ReturnType<typeof factsOf>>;
 
 async function factsOf(model: string, plan: ModelPlan) {
-  const { config, placement, context, prefill_chunk, stored_bytes } = plan;
+  const { config, placement, context, prefill_chunk, kv, stored_bytes } = plan;
   return {
     model,
     layer_pattern: layerPattern(config.layer_types),
@@ -38,6 +40,7 @@ async function factsOf(model: string, plan: ModelPlan) {
     memory: {
       context,
       prefill_chunk,
+      kv,
       total_bytes: placement.total_bytes,
       banks: placement.banks.map(({ persistent, scratch }, bank) => {
         const layers = config.layer_types.flatMap((_, i) => (placement.layers[i] === bank ? [i] : []));
@@ -76,7 +79,7 @@ function page({ model, config, memory, ...facts }: Facts): string {
     ['context', `${config.max_position_embeddings} tokens`],
     ['end of text', config.eos_token_id.join(', ') || 'no token'],
     ['kernels', facts.kernels],
-    ['memory', `${scaled(memory.total_bytes, 'B')} for ${memory.context} tokens, ${memory.prefill_chunk} in one pass`],
+    ['memory', `${scaled(memory.total_bytes, 'B')} for ${memory.context} tokens, keys and values in ${memory.kv}, ${memory.prefill_chunk} in one pass`],
     ...memory.banks.map(({ layers, persistent_bytes, scratch_bytes }, i): [string, string] => {
       const held = layers.length > 0 ? `layers ${layers[0]} to ${layers.at(-1)}` : 'no layers';
       return [`  bank ${i}`, `${held}: ${scaled(persistent_bytes, 'B')} of weights and caches, ${scaled(scratch_bytes, 'B')} of scratch`];

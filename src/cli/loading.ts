@@ -11,9 +11,9 @@ import { ProgressLine, warn } from './terminal.ts';
 const MOST_NAMED = 5;
 
 /** Loads a model as the options say, with a line of progress where it takes long, and warns of what looks wrong. */
-export async function load(dir: string, context: number, { kernels, mode, prefillChunk }: EngineFlags): Promise<LoadedModel> {
+export async function load(dir: string, context: number, { kernels, mode, prefillChunk, kv }: EngineFlags): Promise<LoadedModel> {
   const progress = new ProgressLine();
-  const options: LoadOptions = { context, kernels, mode, prefill_chunk: prefillChunk, onProgress: progress.update };
+  const options: LoadOptions = { context, kernels, mode, prefill_chunk: prefillChunk, kv, onProgress: progress.update };
   const loaded = await loadModel(dir, options).finally(() => progress.end());
   const { unknown_keys } = loaded.plan.config;
   if (unknown_keys.length > 0) warn(`${dir}/config.json: unknown keys ${named(unknown_keys)}, passed over.`);

@@ -8,6 +8,7 @@ export interface EngineFlags {
   readonly kernels: NonNullable<LoadOptions['kernels']>;
   readonly mode: Mode;
   readonly prefillChunk?: number;
+  readonly kv?: NonNullable<LoadOptions['kv']>;
 }
 
 /** Adds the options that say how a model runs. */
@@ -26,6 +27,7 @@ export function addEngineOptions(command: Command, mode: Mode): Command {
       oneOf('--mode', ['strict', 'fast']),
       mode,
     )
+    .option('--kv <format>', 'keep keys and values in f32, f16 or q8 (default: f32)', oneOf('--kv', ['f32', 'f16', 'q8']))
     .option('--prefill-chunk <n>', 'most tokens of one pass over the prompt (default: 256)', integer('--prefill-chunk', 1));
 }
 

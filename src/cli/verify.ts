@@ -29,11 +29,11 @@ A folder given by --model holds, besides the model, an expected.safetensors as g
   );
 }
 
-async function run({ model, kernels, mode, prefillChunk, json }: Flags): Promise<void> {
+async function run({ model, kernels, mode, prefillChunk, kv, json }: Flags): Promise<void> {
   const results: Verification[] = [];
   const print = (line: string) => void (json || process.stdout.write(`${line}\n`));
   let group = '';
-  for await (const result of verify({ model, kernels, mode, prefill_chunk: prefillChunk })) {
+  for await (const result of verify({ model, kernels, mode, prefill_chunk: prefillChunk, kv })) {
     if (results.length === 0) print(onStdout.bold(line('', 'error', 'PyTorch', 'ratio', 'rms', 'greedy')));
     results.push(result);
     const heading = headingOf(result);

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, test } from 'vitest';
-import { attentionScratch } from '../../src/runtime/kernels.ts';
+import { type KVFormat, kvWords } from '../../src/runtime/kernels.ts';
 import { cuts, type Draw, extent, mapped, pieces, rowsOf, stacked, tokens, type Values, values } from '../support/arbitraries.ts';
 import { assertClose, assertSame, EXP_ERROR, TINY, U32 } from '../support/assert_close.ts';
 import { testGoldens } from '../support/kernel_golden.ts';
@@ -16,6 +16,8 @@ interface Options {
   /** Queries for each call of the kernel. Default: all at once. */
   readonly cuts?: readonly number[];
   readonly window?: number;
+  /** Format of the caches. Default F32. */
+  readonly kv?: KVFormat;
   /** Positions of the cache behind those in use. */
   readonly spare?: number;
   /** What lies there. */
@@ -24,11 +26,12 @@ interface Options {
 
 /** q [T, H * Dh]; k, v [S, Hkv * Dh], the queries' own positions last: o [T, H * Dh]. */
 function attention({ bench }: Implementation, q: Values, k: Values, v: Values, { H, Hkv, Dh }: Heads, options: Options = {}): Values {
-  const { cuts = [], window = 1 << 20, spare = 0, garbage = NaN } = options;
+  const { cuts = [], window = 1 << 20, spare = 0, kv = 'F32', garbage = NaN } = options;
   const past = k.rows - q.rows;
-  const shape = { H, Hkv, Dh, S: k.rows + spare, window };
+  const shape = { H, Hkv, Dh, S: k.rows + spare, window, kv };
   const b = bench();
-  const [k_cache, v_cache, scores] = [b.room(Hkv, shape.S * Dh), b.room(Hkv, shape.S * Dh), b.room(H, attentionScratch)];
+  const words = kvWords(kv, Dh);
+  const [k_cache, v_cache] = [b.room(Hkv, shape.S * words), b.room(Hkv, shape.S * words)];
   k_cache.data.fill(garbage);
   v_cache.data.fill(garbage);
   const append = (begin: number, end: number) => {
@@ -40,10 +43,10 @@ function attention({ bench }: Implementation, q: Values, k: Values, v: Values, {
   const parts = pieces(q.rows, cuts).map(([begin, end]) => {
     const o = b.room(end - begin, q.cols);
     append(past + begin, past + end);
-    b.kernels.attention(o, b.put(rowsOf(q, begin, end)), k_cache, v_cache, scores, past + begin, shape);
+    b.kernels.attention(o, b.put(rowsOf(q, begin, end)), k_cache, v_cache, past + begin, shape);
     return o;
   });
-  return stacked(...b.take(...parts, k_cache, v_cache, scores).slice(0, parts.length));
+  return stacked(...b.take(...parts, k_cache, v_cache).slice(0, parts.length));
 }
 
 await testGoldens('attention', (implementation, { of, params }) => {

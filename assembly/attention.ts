@@ -7,9 +7,9 @@
 // The scale of a Q8 row is common to its numbers: it multiplies the score, and for values the probability.
 
 import { F32, Q8, row_bytes, widen } from './kv_cache';
-import { exp64, exp64x2 } from './math';
+import { exp32x4, exp64, exp64x2 } from './math';
 import { scratch } from './scratch';
-import { dot, high64, hsum, low64, narrow } from './simd';
+import { dot, high64, hsum, low64, madd, narrow } from './simd';
 
 const KEYS: i32 = 32;
 /** Most queries of a tile, heads times tokens. */
@@ -30,10 +30,10 @@ function dot4(s: usize, q: usize, k: usize, row: usize, Dh: i32, scale: f32): vo
   let a0 = f32x4.splat(0), a1 = f32x4.splat(0), a2 = f32x4.splat(0), a3 = f32x4.splat(0);
   for (let i: usize = 0; i < end; i += 16) {
     const qi = v128.load(q + i);
-    a0 = f32x4.add(a0, f32x4.mul(qi, v128.load(k + i)));
-    a1 = f32x4.add(a1, f32x4.mul(qi, v128.load(k1 + i)));
-    a2 = f32x4.add(a2, f32x4.mul(qi, v128.load(k2 + i)));
-    a3 = f32x4.add(a3, f32x4.mul(qi, v128.load(k3 + i)));
+    a0 = madd(a0, qi, v128.load(k + i));
+    a1 = madd(a1, qi, v128.load(k1 + i));
+    a2 = madd(a2, qi, v128.load(k2 + i));
+    a3 = madd(a3, qi, v128.load(k3 + i));
   }
   let s0 = hsum(a0), s1 = hsum(a1), s2 = hsum(a2), s3 = hsum(a3);
   for (let i = end; i < <usize>Dh << 2; i += 4) {
@@ -86,10 +86,18 @@ function attend(o: usize, q: usize, k: usize, v: usize, query: i32, Dh: i32, fro
   store<f32>(top_at, new_top);
 
   // Probabilities of the block, up to the common factor; 0 for the keys that are not seen.
-  const shift = f64x2.splat(<f64>new_top);
   let sum = f64x2.splat(0);
-  for (let j = 0; j < KEYS; j += 4) {
-    const x = v128.load(s + (<usize>j << 2));
+  if (ASC_FEATURE_RELAXED_SIMD) {
+    const shift = f32x4.splat(new_top);
+    let sum32 = f32x4.splat(0);
+    for (let j = 0; j < KEYS; j += 4) {
+      const p = exp32x4(f32x4.sub(v128.load(s + (<usize>j << 2)), shift));
+      sum32 = f32x4.add(sum32, p);
+      v128.store(s + (<usize>j << 2), p);
+    }
+    sum = f64x2.add(low64(sum32), high64(sum32));
+  } else for (let j = 0; j < KEYS; j += 4) {
+    const x = v128.load(s + (<usize>j << 2)), shift = f64x2.splat(<f64>new_top);
     const low = exp64x2(f64x2.sub(low64(x), shift)), high = exp64x2(f64x2.sub(high64(x), shift));
     sum = f64x2.add(sum, f64x2.add(low, high));
     v128.store(s + (<usize>j << 2), narrow(low, high));
@@ -105,16 +113,16 @@ function attend(o: usize, q: usize, k: usize, v: usize, query: i32, Dh: i32, fro
     let a0 = f32x4.splat(0), a1 = f32x4.splat(0), a2 = f32x4.splat(0), a3 = f32x4.splat(0);
     for (let j = from; j < to; j++) {
       const p = v128.load32_splat(s + (<usize>j << 2));
-      a0 = f32x4.add(a0, f32x4.mul(p, v128.load(vj)));
-      a1 = f32x4.add(a1, f32x4.mul(p, v128.load(vj, 16)));
-      a2 = f32x4.add(a2, f32x4.mul(p, v128.load(vj, 32)));
-      a3 = f32x4.add(a3, f32x4.mul(p, v128.load(vj, 48)));
+      a0 = madd(a0, p, v128.load(vj));
+      a1 = madd(a1, p, v128.load(vj, 16));
+      a2 = madd(a2, p, v128.load(vj, 32));
+      a3 = madd(a3, p, v128.load(vj, 48));
       vj += row;
     }
-    v128.store(od, f32x4.add(f32x4.mul(v128.load(od), decay), a0));
-    v128.store(od, f32x4.add(f32x4.mul(v128.load(od, 16), decay), a1), 16);
-    v128.store(od, f32x4.add(f32x4.mul(v128.load(od, 32), decay), a2), 32);
-    v128.store(od, f32x4.add(f32x4.mul(v128.load(od, 48), decay), a3), 48);
+    v128.store(od, madd(a0, v128.load(od), decay));
+    v128.store(od, madd(a1, v128.load(od, 16), decay), 16);
+    v128.store(od, madd(a2, v128.load(od, 32), decay), 32);
+    v128.store(od, madd(a3, v128.load(od, 48), decay), 48);
   }
   for (; d < Dh; d++) {
     const at = <usize>d << 2;

@@ -136,7 +136,10 @@ async function load(where: string, config: OlmoHybridConfig, tensors: Tensors, o
   try {
     const weights = new Weights(formats);
     const memory = plan.placement.banks.map(bank);
-    const model = new OlmoHybridForCausalLM(config, weights, memory, plan.placement.layers, { context: plan.context, kv: KV_FORMATS[plan.kv] });
+    const model = new OlmoHybridForCausalLM(config, weights, memory, plan.placement.layers, {
+      context: plan.context,
+      kv: KV_FORMATS[plan.kv],
+    });
     await pool?.start();
     const not_finite = await checkpoint.load(weights.parameters, options.onProgress);
     if (kernels === 'bf16') castWeights(weights.parameters);

@@ -79,7 +79,10 @@ function page({ model, config, memory, ...facts }: Facts): string {
     ['context', `${config.max_position_embeddings} tokens`],
     ['end of text', config.eos_token_id.join(', ') || 'no token'],
     ['kernels', facts.kernels],
-    ['memory', `${scaled(memory.total_bytes, 'B')} for ${memory.context} tokens, keys and values in ${memory.kv}, ${memory.prefill_chunk} in one pass`],
+    [
+      'memory',
+      `${scaled(memory.total_bytes, 'B')} for ${memory.context} tokens, keys and values in ${memory.kv}, ${memory.prefill_chunk} in one pass`,
+    ],
     ...memory.banks.map(({ layers, persistent_bytes, scratch_bytes }, i): [string, string] => {
       const held = layers.length > 0 ? `layers ${layers[0]} to ${layers.at(-1)}` : 'no layers';
       return [`  bank ${i}`, `${held}: ${scaled(persistent_bytes, 'B')} of weights and caches, ${scaled(scratch_bytes, 'B')} of scratch`];

@@ -6,12 +6,13 @@
 // not on where the prompt was cut. A block stays in the L1 cache, widened to f32 where the cache is not, while all queries of a tile pass.
 // The scale of a Q8 row is common to its numbers: it multiplies the score, and for values the probability.
 
+import { fits, scores_q8, to_16_bits, values_q8 } from './attention_q8';
 import { F32, Q8, row_bytes, widen } from './kv_cache';
 import { exp32x4, exp64, exp64x2 } from './math';
 import { scratch } from './scratch';
 import { dot, high64, hsum, low64, madd, narrow } from './simd';
 
-const KEYS: i32 = 32;
+export const KEYS: i32 = 32;
 /** Most queries of a tile, heads times tokens. */
 const QUERIES: i32 = 256;
 // Scratch of the thread: f32 scores [KEYS], scales of keys and of values [KEYS]; for each query of a tile its largest score so far, f32, and the
@@ -67,25 +68,19 @@ function touch(block: usize, bytes: usize): void {
   v128.store(scratch(), a); // where scores come next
 }
 
-/** One query, keys [from, to) of a block of f32 rows. */
-function attend(o: usize, q: usize, k: usize, v: usize, query: i32, Dh: i32, from: i32, to: i32, scaled: bool): void {
-  const scale = <f32>(1.0 / sqrt(<f64>Dh));
-  const row = <usize>Dh << 2;
-  const s = scratch();
+/**
+ * Turns the scores [from, to) of a block into probabilities, up to a factor that all keys of the query have in common; 0 for keys that are not seen.
+ * @returns what the sums so far must be multiplied by: 0 for the first block
+ */
+@inline
+function probabilities(s: usize, query: i32, from: i32, to: i32): f64 {
   const top_at = s + TOPS_AT + (<usize>query << 2), total_at = s + TOTALS_AT + (<usize>query << 3);
-
-  for (let j = 0; j < KEYS; j += 4) v128.store(s + (<usize>j << 2), f32x4.splat(-Infinity));
-  let j = from;
-  for (; j + 4 <= to; j += 4) dot4(s + (<usize>j << 2), q, k + <usize>j * row, row, Dh, scale);
-  for (; j < to; j++) store<f32>(s + (<usize>j << 2), dot(q, k + <usize>j * row, Dh) * scale);
-  if (scaled) multiply(s, s + K_SCALES_AT, from, to);
   const top = load<f32>(top_at);
   let new_top = top;
   for (let j = from; j < to; j++) new_top = max(new_top, load<f32>(s + (<usize>j << 2)));
-  const keep = exp64(<f64>top - <f64>new_top); // 0 for the first block
+  const keep = exp64(<f64>top - <f64>new_top);
   store<f32>(top_at, new_top);
 
-  // Probabilities of the block, up to the common factor; 0 for the keys that are not seen.
   let sum = f64x2.splat(0);
   if (ASC_FEATURE_RELAXED_SIMD) {
     const shift = f32x4.splat(new_top);
@@ -103,6 +98,20 @@ function attend(o: usize, q: usize, k: usize, v: usize, query: i32, Dh: i32, fro
     v128.store(s + (<usize>j << 2), narrow(low, high));
   }
   store<f64>(total_at, load<f64>(total_at) * keep + f64x2.extract_lane(sum, 0) + f64x2.extract_lane(sum, 1));
+  return keep;
+}
+
+/** One query, keys [from, to) of a block of f32 rows. */
+function attend(o: usize, q: usize, k: usize, v: usize, query: i32, Dh: i32, from: i32, to: i32, scaled: bool): void {
+  const scale = <f32>(1.0 / sqrt(<f64>Dh));
+  const row = <usize>Dh << 2;
+  const s = scratch();
+  for (let j = 0; j < KEYS; j += 4) v128.store(s + (<usize>j << 2), f32x4.splat(-Infinity));
+  let j = from;
+  for (; j + 4 <= to; j += 4) dot4(s + (<usize>j << 2), q, k + <usize>j * row, row, Dh, scale);
+  for (; j < to; j++) store<f32>(s + (<usize>j << 2), dot(q, k + <usize>j * row, Dh) * scale);
+  if (scaled) multiply(s, s + K_SCALES_AT, from, to);
+  const keep = probabilities(s, query, from, to);
   if (scaled) multiply(s, s + V_SCALES_AT, from, to);
 
   const decay = f32x4.splat(<f32>keep);
@@ -147,6 +156,27 @@ function finish(o: usize, total: f64, Dh: i32): void {
   }
 }
 
+/** One token, one head, over Q8 rows k and v, in integers. */
+function token_q8(o: usize, q: usize, k: usize, v: usize, position: i32, Dh: i32, window: i32): void {
+  const s = scratch(), bytes = row_bytes(Q8, Dh);
+  const q16 = s + WIDE_AT, p16 = q16 + (<usize>Dh << 1);
+  const unit = to_16_bits(q16, q, Dh) * <f32>(1.0 / sqrt(<f64>Dh));
+  store<f32>(s + TOPS_AT, -Infinity);
+  store<f64>(s + TOTALS_AT, 0);
+  memory.fill(o, 0, <usize>Dh << 2);
+  const oldest = max(0, position - window + 1);
+  for (let block = oldest / KEYS * KEYS; block <= position; block += KEYS) {
+    const from = max(0, oldest - block), to = min(KEYS, position + 1 - block);
+    const kb = k + <usize>block * bytes, vb = v + <usize>block * bytes;
+    touch(kb, <usize>to * bytes);
+    touch(vb, <usize>to * bytes);
+    for (let j = 0; j < KEYS; j += 4) v128.store(s + (<usize>j << 2), f32x4.splat(-Infinity));
+    scores_q8(s, q16, unit, kb, Dh, from, to);
+    values_q8(o, s, p16, <f32>probabilities(s, 0, from, to), vb, Dh, from, to);
+  }
+  finish(o, load<f64>(s + TOTALS_AT), Dh);
+}
+
 /** `heads` heads that read the rows k and v of one KV head, and `tokens` tokens of which the first sits at `position`. */
 @inline
 function tile(
@@ -165,15 +195,14 @@ function tile(
   const oldest = max(0, position - window + 1), newest = position + tokens - 1;
   for (let block = oldest / KEYS * KEYS; block <= newest; block += KEYS) {
     let kb = k + <usize>block * bytes, vb = v + <usize>block * bytes;
+    touch(kb, <usize>min(KEYS, newest + 1 - block) * bytes);
+    touch(vb, <usize>min(KEYS, newest + 1 - block) * bytes);
     if (format != F32) {
       const from = max(0, oldest - block), to = min(KEYS, newest + 1 - block);
       widen(format, wide_k, s + K_SCALES_AT, kb, Dh, from, to);
       widen(format, wide_v, s + V_SCALES_AT, vb, Dh, from, to);
       kb = wide_k;
       vb = wide_v;
-    } else {
-      touch(kb, <usize>min(KEYS, newest + 1 - block) * bytes);
-      touch(vb, <usize>min(KEYS, newest + 1 - block) * bytes);
     }
     for (let h = 0; h < heads; h++) {
       for (let t = max(0, block - position); t < tokens; t++) {
@@ -201,6 +230,11 @@ export function attention(
   for (let h = begin; h < end;) {
     const heads = min(min((h / repeat + 1) * repeat, end) - h, QUERIES);
     const kv = <usize>(h / repeat) * head_bytes;
+    if (ASC_FEATURE_RELAXED_SIMD && format == Q8 && T == 1 && fits(Dh)) {
+      token_q8(o + <usize>h * row, q + <usize>h * row, k + kv, v + kv, position, Dh, window);
+      h++;
+      continue;
+    }
     for (let t = 0; t < T; t += QUERIES / heads) {
       const at = (<usize>t * H + h) * row;
       tile(o + at, q + at, k + kv, v + kv, heads, min(QUERIES / heads, T - t), position + t, H, Dh, window, format);

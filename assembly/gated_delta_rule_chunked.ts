@@ -10,7 +10,7 @@
 // The cut of the prompt moves the chunks and with them the last bits: strict mode uses the recurrence.
 
 import { exp64 } from './math';
-import { dot64, high64, low64, narrow } from './simd';
+import { dot64, high64, low64, madd, narrow } from './simd';
 
 const CHUNK: i32 = 16;
 const ROW: usize = CHUNK * 8;
@@ -33,17 +33,17 @@ function rows_state(out: usize, x: usize, ldx: usize, S: usize, lds: usize, Dk: 
   for (let i: usize = 0; i < <usize>Dk << 2; i += 4) {
     const s0 = v128.load(S), s1 = v128.load(S, 16);
     let xi = v128.load32_splat(x + i);
-    a0 = f32x4.add(a0, f32x4.mul(xi, s0));
-    a1 = f32x4.add(a1, f32x4.mul(xi, s1));
+    a0 = madd(a0, xi, s0);
+    a1 = madd(a1, xi, s1);
     xi = v128.load32_splat(x1 + i);
-    b0 = f32x4.add(b0, f32x4.mul(xi, s0));
-    b1 = f32x4.add(b1, f32x4.mul(xi, s1));
+    b0 = madd(b0, xi, s0);
+    b1 = madd(b1, xi, s1);
     xi = v128.load32_splat(x2 + i);
-    c0 = f32x4.add(c0, f32x4.mul(xi, s0));
-    c1 = f32x4.add(c1, f32x4.mul(xi, s1));
+    c0 = madd(c0, xi, s0);
+    c1 = madd(c1, xi, s1);
     xi = v128.load32_splat(x3 + i);
-    d0 = f32x4.add(d0, f32x4.mul(xi, s0));
-    d1 = f32x4.add(d1, f32x4.mul(xi, s1));
+    d0 = madd(d0, xi, s0);
+    d1 = madd(d1, xi, s1);
     S += lds;
   }
   v128.store(out, a0);
@@ -62,8 +62,8 @@ function row_state(out: usize, x: usize, S: usize, lds: usize, Dk: i32): void {
   let a0 = f32x4.splat(0), a1 = f32x4.splat(0);
   for (let i = 0; i < Dk; i++) {
     const xi = v128.load32_splat(x + (<usize>i << 2));
-    a0 = f32x4.add(a0, f32x4.mul(xi, v128.load(S)));
-    a1 = f32x4.add(a1, f32x4.mul(xi, v128.load(S, 16)));
+    a0 = madd(a0, xi, v128.load(S));
+    a1 = madd(a1, xi, v128.load(S, 16));
     S += lds;
   }
   v128.store(out, a0);
@@ -76,6 +76,59 @@ function chunk_state(r: usize, x: usize, ldx: usize, S: usize, lds: usize, Dk: i
   let i = 0;
   for (; i + 4 <= n; i += 4) rows_state(r + (<usize>i << 5), x + <usize>i * ldx, ldx, S, lds, Dk);
   for (; i < n; i++) row_state(r + (<usize>i << 5), x + <usize>i * ldx, S, lds, Dk);
+}
+
+/** S[Dk][8 columns] = decay S + the sum over n rows of k r^T. Four rows of S at a time, as in rows_state. */
+@inline
+function write_state(S: usize, lds: usize, k: usize, ldk: usize, r: usize, decay32: f32, n: i32, Dk: i32): void {
+  const decay = f32x4.splat(decay32);
+  let d = 0;
+  for (; d + 4 <= Dk; d += 4) {
+    let kd = k + (<usize>d << 2), ri = r;
+    let a0 = f32x4.splat(0), a1 = f32x4.splat(0), b0 = f32x4.splat(0), b1 = f32x4.splat(0);
+    let c0 = f32x4.splat(0), c1 = f32x4.splat(0), d0 = f32x4.splat(0), d1 = f32x4.splat(0);
+    for (const end = r + (<usize>n << 5); ri < end; ri += 32) {
+      const r0 = v128.load(ri), r1 = v128.load(ri, 16);
+      let ki = v128.load32_splat(kd);
+      a0 = madd(a0, ki, r0);
+      a1 = madd(a1, ki, r1);
+      ki = v128.load32_splat(kd, 4);
+      b0 = madd(b0, ki, r0);
+      b1 = madd(b1, ki, r1);
+      ki = v128.load32_splat(kd, 8);
+      c0 = madd(c0, ki, r0);
+      c1 = madd(c1, ki, r1);
+      ki = v128.load32_splat(kd, 12);
+      d0 = madd(d0, ki, r0);
+      d1 = madd(d1, ki, r1);
+      kd += ldk;
+    }
+    add_scaled(S, decay, a0, a1);
+    add_scaled(S + lds, decay, b0, b1);
+    add_scaled(S + 2 * lds, decay, c0, c1);
+    add_scaled(S + 3 * lds, decay, d0, d1);
+    S += 4 * lds;
+  }
+  for (; d < Dk; d++) {
+    let kd = k + (<usize>d << 2), ri = r;
+    let a0 = f32x4.splat(0), a1 = f32x4.splat(0);
+    for (let i = 0; i < n; i++) {
+      const ki = v128.load32_splat(kd);
+      a0 = madd(a0, ki, v128.load(ri));
+      a1 = madd(a1, ki, v128.load(ri, 16));
+      kd += ldk;
+      ri += 32;
+    }
+    add_scaled(S, decay, a0, a1);
+    S += lds;
+  }
+}
+
+/** 8 elements of S <- decay S + a. */
+@inline
+function add_scaled(S: usize, decay: v128, a0: v128, a1: v128): void {
+  v128.store(S, f32x4.add(f32x4.mul(decay, v128.load(S)), a0));
+  v128.store(S, f32x4.add(f32x4.mul(decay, v128.load(S, 16)), a1), 16);
 }
 
 /** One chunk of n tokens for 8 columns; s is the head's scratch with decays, M and P filled in. */
@@ -129,21 +182,7 @@ function chunk8(
     v128.store(ri, narrow(f64x2.mul(decay, v128.load(ui)), f64x2.mul(decay, v128.load(ui, 16))));
     v128.store(ri, narrow(f64x2.mul(decay, v128.load(ui, 32)), f64x2.mul(decay, v128.load(ui, 48))), 16);
   }
-  const decay = f32x4.splat(<f32>load<f64>(s + DECAY_IN_AT + (<usize>(n - 1) << 3)));
-  for (let d = 0; d < Dk; d++) {
-    let kd = k + (<usize>d << 2), ri = r;
-    let a0 = f32x4.splat(0), a1 = f32x4.splat(0);
-    for (let i = 0; i < n; i++) {
-      const ki = v128.load32_splat(kd);
-      a0 = f32x4.add(a0, f32x4.mul(ki, v128.load(ri)));
-      a1 = f32x4.add(a1, f32x4.mul(ki, v128.load(ri, 16)));
-      kd += ldk;
-      ri += 32;
-    }
-    v128.store(S, f32x4.add(f32x4.mul(decay, v128.load(S)), a0));
-    v128.store(S, f32x4.add(f32x4.mul(decay, v128.load(S, 16)), a1), 16);
-    S += lds;
-  }
+  write_state(S, lds, k, ldk, r, <f32>load<f64>(s + DECAY_IN_AT + (<usize>(n - 1) << 3)), n, Dk);
 }
 
 /** The same for one column, for a Dv that 8 does not divide. */

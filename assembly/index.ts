@@ -12,7 +12,7 @@ export { kv_append } from './kv_cache';
 export { l2_norm } from './l2_norm';
 export { linear_bf16, linear_f32, linear_q4, linear_q8 } from './linear';
 export { linear_q4_int8, linear_q8_int8, quantise_rows } from './linear_int8';
-export { exp64, log64 } from './math';
+export { exp32, exp64, log64 } from './math';
 export { pack, store_rows } from './pack';
 export { rms_norm, rms_norm_gated } from './rms_norm';
 export { rotary, rotary_table } from './rotary';

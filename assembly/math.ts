@@ -61,6 +61,11 @@ export function exp32x4(x: v128): v128 {
   return i32x4.add(p, i32x4.shl(shifted, 23));
 }
 
+/** A lane of exp32x4. */
+export function exp32(x: f32): f32 {
+  return f32x4.extract_lane(exp32x4(f32x4.splat(x)), 0);
+}
+
 /** x * sigmoid(x) of four f32 lanes, within 4 ULP and 1e-36. */
 @inline
 export function silu32x4(x: v128): v128 {

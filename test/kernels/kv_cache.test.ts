@@ -1,37 +1,13 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { loadModel, planModel } from '../../src/load.ts';
-import { type Values, mapped, rowsOf } from '../support/arbitraries.ts';
+import { mapped, rowsOf } from '../support/arbitraries.ts';
 import { assertClose, assertSame, TINY, U32 } from '../support/assert_close.ts';
-import { attention, cases, longest, spoiled } from '../support/attention_cases.ts';
+import { attention, cases, kept, longest, spoiled } from '../support/attention_cases.ts';
 import { goldenIds, goldenModel, logitsOf } from '../support/models.ts';
 import { reference, wasm } from '../support/workbench.ts';
 
 const FORMATS = ['F16', 'Q8'] as const;
-type Narrow = (typeof FORMATS)[number];
-
-const evenly = (x: number) => {
-  const below = Math.floor(x);
-  return x - below === 0.5 ? below + (below & 1) : Math.round(x);
-};
-
-/** The nearest number that has 11 bits and an exponent of f16. */
-const nearestF16 = (x: number) => {
-  const step = 2 ** (Math.max(Math.floor(Math.log2(Math.abs(x))), -14) - 10);
-  const y = x === 0 ? x : evenly(x / step) * step;
-  return Math.abs(y) > 65504 ? Math.sign(x) * Infinity : y;
-};
-
-/** What the cache holds of keys or values with heads of Dh. */
-function kept(format: Narrow, x: Values, Dh: number): Values {
-  if (format === 'F16') return mapped(x, nearestF16);
-  const largestOf = (i: number) => Math.max(...Array.from(x.data.subarray(i - (i % Dh), i - (i % Dh) + Dh), Math.abs));
-  const data = Float64Array.from(x.data, (value, i) => {
-    const d = Math.fround(largestOf(i) / 127);
-    return d === 0 ? 0 : Math.max(-127, Math.min(127, evenly(Math.fround(value / d)))) * d;
-  });
-  return { ...x, data };
-}
 
 describe.each(FORMATS)('%s', (kv) => {
   test('attention = the reference on the values that the cache keeps', () => {

@@ -95,3 +95,26 @@ export const longest = ({ data, cols }: Values, Dh: number) => {
 
 /** Position p of the keys or values becomes NaN. */
 export const spoiled = (x: Values, p: number) => mapped(x, (value, i) => (Math.floor(i / x.cols) === p ? NaN : value));
+
+const evenly = (x: number) => {
+  const below = Math.floor(x);
+  return x - below === 0.5 ? below + (below & 1) : Math.round(x);
+};
+
+/** The nearest number that has 11 bits and an exponent of f16. */
+const nearestF16 = (x: number) => {
+  const step = 2 ** (Math.max(Math.floor(Math.log2(Math.abs(x))), -14) - 10);
+  const y = x === 0 ? x : evenly(x / step) * step;
+  return Math.abs(y) > 65504 ? Math.sign(x) * Infinity : y;
+};
+
+/** What the cache holds of keys or values with heads of Dh. */
+export function kept(format: Exclude<KVFormat, 'F32'>, x: Values, Dh: number): Values {
+  if (format === 'F16') return mapped(x, nearestF16);
+  const largestOf = (i: number) => Math.max(...Array.from(x.data.subarray(i - (i % Dh), i - (i % Dh) + Dh), Math.abs));
+  const data = Float64Array.from(x.data, (value, i) => {
+    const d = Math.fround(largestOf(i) / 127);
+    return d === 0 ? 0 : Math.max(-127, Math.min(127, evenly(Math.fround(value / d)))) * d;
+  });
+  return { ...x, data };
+}

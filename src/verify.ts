@@ -114,7 +114,8 @@ async function verifyModel(dir: string, name: string, options: VerifyOptions): P
   return { kind: 'model', name, ...ratio, greedy, passed: ratio.ratio <= LARGEST_RATIO && greedy.agreed === greedy.compared };
 }
 
-async function verifyEmbedded({ kernels, mode, prefill_chunk, kv }: VerifyOptions): Promise<HeldOut> {
+/** The perplexity of the embedded model on its held-out text, and its greedy continuations. */
+export async function verifyEmbedded({ kernels, mode, prefill_chunk, kv }: VerifyOptions): Promise<HeldOut> {
   const golden = await readGolden(packageFile('golden/demo/expected.safetensors'));
   const { model } = await loadModel(embeddedModel, { kernels, mode, prefill_chunk, kv });
   const ids = numbersOf(golden, 'heldout_ids');

@@ -5,7 +5,7 @@ import { hasRelaxedSimd } from '../src/runtime/wasm_module.ts';
 import { goldenIds, goldenModel, logitsOf, repository } from './support/models.ts';
 
 /** Largest distance of a logit of fast mode from strict mode's, as a part of the spread of the logits. */
-const FAST_BOUND = 1e-5;
+const FAST_BOUND = 3e-6;
 
 const spreadOf = (logits: Float64Array) => logits.reduce((a, b) => Math.max(a, b)) - logits.reduce((a, b) => Math.min(a, b));
 

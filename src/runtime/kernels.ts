@@ -99,4 +99,4 @@ export interface Kernels {
 /** Floats of `x8` for each row of x [T, K]; assembly/linear_int8.ts says what they hold. */
 export const int8Scratch = (K: number): number => Math.ceil(K / 32) * 26;
 /** Floats of scratch for each head of the chunked delta rule; assembly/gated_delta_rule_chunked.ts says what they hold. */
-export const chunkedScratch = 1504;
+export const chunkedScratch = 960;

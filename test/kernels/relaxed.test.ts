@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { chunkedScratch } from '../../src/runtime/kernels.ts';
 import type { KernelExports } from '../../src/runtime/wasm_module.ts';
 import { hasRelaxedSimd, kernelModule } from '../../src/runtime/wasm_module.ts';
 import { mapped, type Values, values } from '../support/arbitraries.ts';
@@ -112,7 +113,7 @@ describe.skipIf(!relaxed)('relaxed = reference within f32 rounding', () => {
       const [q, k, v, g, beta] = inputs.map((x) => b.put(x)) as [never, never, never, never, never];
       const shape = { Hk, H, Dk, Dv };
       if (form === 'recurrent') b.kernels.gated_delta_rule_recurrent(o, q, k, v, g, beta, S, shape);
-      else b.kernels.gated_delta_rule_chunked(o, q, k, v, g, beta, S, b.bank.tensor(H, 1504), shape);
+      else b.kernels.gated_delta_rule_chunked(o, q, k, v, g, beta, S, b.bank.tensor(H, chunkedScratch), shape);
       const [out, state] = b.take(o, S);
       return { data: Float64Array.from([...out!.data, ...state!.data]), rows: 1, cols: 1 };
     };

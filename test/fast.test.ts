@@ -18,7 +18,6 @@ describe('fast mode is within its bound of strict mode', async () => {
     const want = logitsOf(strict.model, ids, strict.model.prefill_chunk);
     const got = logitsOf(fast.model, ids, 24); // whole chunks of the delta rule, and a last one of other length
     const error = want.reduce((most, value, i) => Math.max(most, Math.abs(value - got[i]!)), 0);
-    if (process.env.FIGURES) console.log(name, error / spreadOf(want));
     expect(error / spreadOf(want)).toBeLessThan(FAST_BOUND);
   });
 });

@@ -1,15 +1,52 @@
 // y[t, c] = silu(sum_j weight[c, j] * x[t - (W - 1) + j, c]): depthwise, causal, no bias.        HF: causal_conv1d_fn, causal_conv1d_update
 //   x, y: [T, C] f32   weight: [W, C] f32 (transposed: lanes are channels)   state: [W - 1, C], the inputs before x, oldest first
 // The state holds inputs BEFORE the convolution and the activation; it is advanced by T. y must not be x.
-// The products of f32 are exact in f64; the sum and silu stay in f64 and are rounded once.
+// The products of f32 are exact in f64; the sum and silu stay in f64 and are rounded once. In the relaxed build all is f32.
 
-import { high64, low64, narrow } from './simd';
-import { silu64, silu64x2 } from './math';
+import { high64, low64, madd, narrow } from './simd';
+import { silu32x4, silu64x2 } from './math';
 
 /** The input at time t of this call, which lies in the state for t < 0. */
 @inline
 function input(x: usize, state: usize, row_bytes: usize, W: i32, t: i32): usize {
   return t < 0 ? state + <usize>(W - 1 + t) * row_bytes : x + <usize>t * row_bytes;
+}
+
+/** Four channels at one time: W rows of weights and inputs, of which those before `old` lie in the state, the others in x. */
+@inline
+function convolve(weight: usize, state: usize, x: usize, row_bytes: usize, W: i32, old: i32): v128 {
+  let w = weight, v = state;
+  if (ASC_FEATURE_RELAXED_SIMD) {
+    let sum = f32x4.splat(0);
+    for (let j = 0; j < W; j++) {
+      if (j == old) v = x;
+      sum = madd(sum, v128.load(v), v128.load(w));
+      v += row_bytes;
+      w += row_bytes;
+    }
+    return silu32x4(sum);
+  }
+  let low = f64x2.splat(0), high = f64x2.splat(0);
+  for (let j = 0; j < W; j++) {
+    if (j == old) v = x;
+    const vj = v128.load(v), wj = v128.load(w);
+    low = f64x2.add(low, f64x2.mul(low64(vj), low64(wj)));
+    high = f64x2.add(high, f64x2.mul(high64(vj), high64(wj)));
+    v += row_bytes;
+    w += row_bytes;
+  }
+  return narrow(silu64x2(low), silu64x2(high));
+}
+
+/** The same for one channel, in lane 0. */
+@inline
+function convolve1(weight: usize, x: usize, state: usize, row_bytes: usize, W: i32, t: i32): v128 {
+  let sum = f64x2.splat(0);
+  for (let j = 0; j < W; j++) {
+    const v = v128.load32_zero(input(x, state, row_bytes, W, t - (W - 1) + j)), w = v128.load32_zero(weight + <usize>j * row_bytes);
+    sum = ASC_FEATURE_RELAXED_SIMD ? madd(sum, v, w) : f64x2.add(sum, f64x2.mul(low64(v), low64(w)));
+  }
+  return ASC_FEATURE_RELAXED_SIMD ? silu32x4(sum) : narrow(silu64x2(sum), sum);
 }
 
 /** Channels [begin, end). */
@@ -23,25 +60,11 @@ export function causal_conv1d(y: usize, x: usize, weight: usize, state: usize, T
     const from_state = state + <usize>t * row_bytes, from_x = x + <usize>(t - (W - 1) + old) * row_bytes;
     for (let c = begin; c < whole; c += 4) {
       const at = <usize>c << 2;
-      let low = f64x2.splat(0), high = f64x2.splat(0);
-      let w = weight + at, v = from_state + at;
-      for (let j = 0; j < W; j++) {
-        if (j == old) v = from_x + at;
-        const vj = v128.load(v), wj = v128.load(w);
-        low = f64x2.add(low, f64x2.mul(low64(vj), low64(wj)));
-        high = f64x2.add(high, f64x2.mul(high64(vj), high64(wj)));
-        v += row_bytes;
-        w += row_bytes;
-      }
-      v128.store(yt + at, narrow(silu64x2(low), silu64x2(high)));
+      v128.store(yt + at, convolve(weight + at, from_state + at, from_x + at, row_bytes, W, old));
     }
     for (let c = whole; c < end; c++) {
       const at = <usize>c << 2;
-      let sum: f64 = 0;
-      for (let j = 0; j < W; j++) {
-        sum += <f64>load<f32>(input(x, state, row_bytes, W, t - (W - 1) + j) + at) * <f64>load<f32>(weight + <usize>j * row_bytes + at);
-      }
-      store<f32>(yt + at, <f32>silu64(sum));
+      v128.store_lane<f32>(yt + at, convolve1(weight + at, x + at, state + at, row_bytes, W, t), 0);
     }
   }
   // Oldest first, so that a row still needed is read before it is written.

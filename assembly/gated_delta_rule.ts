@@ -6,9 +6,11 @@
 // released model) stay in the L1 cache while 16 tokens pass, and their q and k while all columns do.
 // The arithmetic is f64 and an element of S is rounded once for each token: a state lives through thousands of updates, and in f32 arithmetic its
 // error grows past that of PyTorch (measured on the goldens: up to 1.9 times). It takes 2.5 times as long, 2% of prefill at the 7B's sizes.
+// The relaxed build computes in f32 all the same.
 
 import { exp64 } from './math';
-import { narrow } from './simd';
+import { scratch } from './scratch';
+import { madd, narrow } from './simd';
 
 const TOKENS: i32 = 16;
 
@@ -72,6 +74,60 @@ function step1(o: usize, v: usize, S: usize, lds: usize, k: usize, q: usize, bet
   store<f32>(o, <f32>(sum * scale));
 }
 
+/** r = S^T k of 8 columns. */
+@inline
+function read8(r: usize, S: usize, lds: usize, k: usize, Dk: i32): void {
+  let r0 = f32x4.splat(0), r1 = f32x4.splat(0);
+  for (const end = k + (<usize>Dk << 2); k < end; k += 4) {
+    const ki = v128.load32_splat(k);
+    r0 = madd(r0, ki, v128.load(S));
+    r1 = madd(r1, ki, v128.load(S, 16));
+    S += lds;
+  }
+  v128.store(r, r0);
+  v128.store(r, r1, 16);
+}
+
+/**
+ * Tokens [0, n) of 8 columns in f32, for the relaxed build. One pass over S for each token: what a token writes, it reads for its output, and the
+ * next one's key reads as well. S^T k comes from the token before in r, and goes to the next.
+ */
+@inline
+function tokens8(
+  o: usize, v: usize, S: usize, lds: usize, ldk: usize, ldv: usize, ldb: usize, k: usize, q: usize, beta: usize, decays: usize, scale: f32, n: i32, Dk: i32,
+): void {
+  const r = decays + <usize>TOKENS * 4;
+  read8(r, S, lds, k, Dk);
+  for (let t = 0; t < n; t++) {
+    const decay = v128.load32_splat(decays + (<usize>t << 2)), b = v128.load32_splat(beta + <usize>t * ldb);
+    const vt = v + <usize>t * ldv, ot = o + <usize>t * ldv;
+    const u0 = f32x4.mul(b, f32x4.sub(v128.load(vt), f32x4.mul(decay, v128.load(r))));
+    const u1 = f32x4.mul(b, f32x4.sub(v128.load(vt, 16), f32x4.mul(decay, v128.load(r, 16))));
+    let r0 = f32x4.splat(0), r1 = f32x4.splat(0), o0 = f32x4.splat(0), o1 = f32x4.splat(0);
+    const next = t + 1 < n ? ldk : 0; // the last one's r is not used
+    let s = S;
+    for (let i: usize = 0; i < <usize>Dk << 2; i += 4) {
+      const ki = v128.load32_splat(k + i);
+      const s0 = madd(f32x4.mul(decay, v128.load(s)), ki, u0);
+      const s1 = madd(f32x4.mul(decay, v128.load(s, 16)), ki, u1);
+      const qi = v128.load32_splat(q + i), ni = v128.load32_splat(k + next + i);
+      v128.store(s, s0);
+      v128.store(s, s1, 16);
+      o0 = madd(o0, qi, s0);
+      o1 = madd(o1, qi, s1);
+      r0 = madd(r0, ni, s0);
+      r1 = madd(r1, ni, s1);
+      s += lds;
+    }
+    v128.store(ot, f32x4.mul(o0, f32x4.splat(scale)));
+    v128.store(ot, f32x4.mul(o1, f32x4.splat(scale)), 16);
+    v128.store(r, r0);
+    v128.store(r, r1, 16);
+    k += ldk;
+    q += ldk;
+  }
+}
+
 /** Value heads [begin, end). */
 export function gated_delta_rule_recurrent(
   o: usize, q: usize, k: usize, v: usize, g: usize, beta: usize, S: usize,
@@ -85,9 +141,19 @@ export function gated_delta_rule_recurrent(
     const Sh = S + (<usize>h * Dk * Dv << 2);
     for (let first = 0; first < T; first += TOKENS) {
       const last = min(first + TOKENS, T);
+      if (ASC_FEATURE_RELAXED_SIMD) {
+        for (let t = first; t < last; t++) store<f32>(scratch() + (<usize>(t - first) << 2), <f32>exp64(<f64>load<f32>(g + (<usize>t * H + h << 2))));
+      }
       for (let j = 0; j < Dv;) {
         const eight = j + 8 <= Dv;
         const column = <usize>j << 2;
+        if (ASC_FEATURE_RELAXED_SIMD && eight) {
+          const at = <usize>first * ldk + key, row = <usize>first * ldv + (<usize>h * Dv << 2) + column;
+          const bt = beta + (<usize>first * H + h << 2);
+          tokens8(o + row, v + row, Sh + column, lds, ldk, ldv, <usize>H << 2, k + at, q + at, bt, scratch(), <f32>scale, last - first, Dk);
+          j += 8;
+          continue;
+        }
         for (let t = first; t < last; t++) {
           const at = <usize>t * H + h << 2;
           const kt = k + <usize>t * ldk + key, qt = q + <usize>t * ldk + key;

@@ -1,5 +1,8 @@
 // exp, log, sigmoid, softplus, sin and cos in f64, from + - * / alone, so that they give the same bits in every engine.
-// Every kernel evaluates them in f64 and rounds its result once to f32. The stated bounds are measured by test/kernels/math.test.ts.
+// Every kernel of the strict build evaluates them in f64 and rounds its result once to f32; the relaxed build has exp and silu in f32 as well.
+// The stated bounds are measured by test/kernels/math.test.ts.
+
+import { madd } from './simd';
 
 const LOG2E: f64 = 1.4426950408889634;
 // ln 2 = LN2_HI + LN2_LO; LN2_HI has 32 significant bits, so that n * LN2_HI is exact for |n| < 2^20.
@@ -35,6 +38,38 @@ export function exp64(x: f64): f64 {
   if (x > 709.0) return Infinity;
   if (x < -708.0) return 0;
   return f64x2.extract_lane(exp64x2(f64x2.splat(x)), 0);
+}
+
+/**
+ * exp of four f32 lanes, within 1.5 ULP on [-87, 88], to which the argument is clamped, so that -inf gives 1e-38. NaN stays NaN. For the relaxed
+ * build; in strict the products are rounded.
+ */
+@inline
+export function exp32x4(x: v128): v128 {
+  const clamped = f32x4.min(f32x4.max(x, f32x4.splat(-87)), f32x4.splat(88));
+  // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
+  const shifted = madd(f32x4.splat(12582912), clamped, f32x4.splat(<f32>LOG2E));
+  const n = f32x4.sub(shifted, f32x4.splat(12582912));
+  // ln 2 in two parts, of which the first has 9 bits: n times it is exact.
+  const r = madd(madd(clamped, n, f32x4.splat(-0.693359375)), n, f32x4.splat(2.12194440e-4));
+  // e^r = 1 + r + r^2 P(r) for |r| <= ln(2) / 2: P is the minimax polynomial of degree 4, whose relative error is 3e-9.
+  let p = madd(f32x4.splat(0.00836878084), f32x4.splat(0.00138144672), r);
+  p = madd(f32x4.splat(0.0416683927), p, r);
+  p = madd(f32x4.splat(0.166665196), p, r);
+  p = madd(f32x4.splat(0.49999994), p, r);
+  p = f32x4.add(madd(r, f32x4.mul(r, r), p), f32x4.splat(1));
+  return i32x4.add(p, i32x4.shl(shifted, 23));
+}
+
+/** A lane of exp32x4. */
+export function exp32(x: f32): f32 {
+  return f32x4.extract_lane(exp32x4(f32x4.splat(x)), 0);
+}
+
+/** x * sigmoid(x) of four f32 lanes, within 4 ULP and 1e-36. */
+@inline
+export function silu32x4(x: v128): v128 {
+  return f32x4.div(x, f32x4.add(f32x4.splat(1), exp32x4(f32x4.neg(x))));
 }
 
 /** 1 / (1 + exp(-x)) of two lanes. */

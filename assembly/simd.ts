@@ -36,24 +36,9 @@ export function narrow(low: v128, high: v128): v128 {
 export function dot(a: usize, b: usize, D: i32): f32 {
   const D4 = D & ~3;
   let sum = f32x4.splat(0);
-  for (let i = 0; i < D4; i += 4) sum = f32x4.add(sum, f32x4.mul(v128.load(a + (<usize>i << 2)), v128.load(b + (<usize>i << 2))));
+  for (let i = 0; i < D4; i += 4) sum = madd(sum, v128.load(a + (<usize>i << 2)), v128.load(b + (<usize>i << 2)));
   let total = hsum(sum);
   for (let i = D4; i < D; i++) total += load<f32>(a + (<usize>i << 2)) * load<f32>(b + (<usize>i << 2));
-  return total;
-}
-
-/** The same in f64, where the products are exact. */
-@inline
-export function dot64(a: usize, b: usize, D: i32): f64 {
-  const D4 = D & ~3;
-  let even = f64x2.splat(0), odd = f64x2.splat(0);
-  for (let i = 0; i < D4; i += 4) {
-    const x = v128.load(a + (<usize>i << 2)), y = v128.load(b + (<usize>i << 2));
-    even = f64x2.add(even, f64x2.mul(low64(x), low64(y)));
-    odd = f64x2.add(odd, f64x2.mul(high64(x), high64(y)));
-  }
-  let total = hsum64(f64x2.add(even, odd));
-  for (let i = D4; i < D; i++) total += <f64>load<f32>(a + (<usize>i << 2)) * <f64>load<f32>(b + (<usize>i << 2));
   return total;
 }
 

@@ -1,6 +1,6 @@
 import { referenceKernels } from '../dist/kernels.js';
 import type { Bank } from '../dist/runtime/bank.js';
-import { attentionScratch, chunkedScratch } from '../dist/runtime/kernels.js';
+import { chunkedScratch } from '../dist/runtime/kernels.js';
 import { ReferenceBank } from '../dist/runtime/reference_bank.js';
 import { formatOf, type Tensor, type WeightDtype } from '../dist/runtime/tensor.js';
 import { WasmBank } from '../dist/runtime/wasm_bank.js';
@@ -94,13 +94,12 @@ function elementwise(m: Bank, T: number): Subject[] {
 function attention(m: Bank, T: number, S: number): Subject {
   const shape = { H, Hkv: H, Dh, S, window: S };
   const [q, o, k, v] = [m.tensor(T, D), m.tensor(T, D), m.tensor(H, S * Dh), m.tensor(H, S * Dh)];
-  const scores = m.tensor(H, attentionScratch);
   for (const x of [q, k, v]) fill(x, 0.3);
   return {
     name: `attention ${T} of ${S} positions, ${H} heads of ${Dh}, ${m.kernels.name}`,
     unit: 'GFLOP/s',
     run() {
-      m.kernels.attention(o, q, k, v, scores, S - T, shape);
+      m.kernels.attention(o, q, k, v, S - T, shape);
       return 4 * H * Dh * T * (S - (T - 1) / 2);
     },
   };

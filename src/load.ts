@@ -12,7 +12,7 @@ import { type Placement, placement } from './model/placement.ts';
 import { type Formats, Weights } from './model/weights.ts';
 import type { BankBytes } from './runtime/addressed_bank.ts';
 import type { Bank, Mode } from './runtime/bank.ts';
-import type { Kernels } from './runtime/kernels.ts';
+import { type Kernels, MOST_NARROW_DH } from './runtime/kernels.ts';
 import { ReferenceBank } from './runtime/reference_bank.ts';
 import { BANK_LIMIT_BYTES, WasmBank } from './runtime/wasm_bank.ts';
 import { ThreadPool } from './runtime/thread_pool.ts';
@@ -23,8 +23,10 @@ import { readTextFile } from './text_file.ts';
 const DEFAULT_CONTEXT = 4096;
 const DEFAULT_PREFILL_CHUNK = 256;
 const MOST_THREADS = 256;
+export const KV_FORMATS = { f32: 'F32', f16: 'F16', q8: 'Q8' } as const;
 
 export type WeightsOption = 'f32' | 'bf16' | 'q8' | 'q4';
+export type KVOption = 'f32' | 'f16' | 'q8';
 
 export interface LoadOptions {
   /** Tokens that the caches hold. Default: the config's max_position_embeddings, at most 4096. */
@@ -43,6 +45,11 @@ export interface LoadOptions {
    * norms, gates and convolutions stay as stored, lm_head and the projections to the gates take q8 at least.
    */
   readonly weights?: WeightsOption | undefined;
+  /**
+   * How keys and values are kept: 4, 2 or about 1 byte for each number (q8: 8 bits, and a scale for each position of a head). Default f32. Strict
+   * mode's bits are then those of the rounded keys and values, still the same however a prompt is cut.
+   */
+  readonly kv?: KVOption | undefined;
   /** Threads that share each kernel; with more than one, `dispose` ends them. They change no bit. Default 1. */
   readonly threads?: number | undefined;
   /** Most bytes of one wasm memory. Default 4 GiB, what wasm32 allows. */
@@ -66,6 +73,7 @@ export interface ModelPlan {
   readonly mode: Mode;
   /** Which build of the kernels runs; null where they are TypeScript. */
   readonly build: Build | null;
+  readonly kv: KVOption;
   readonly placement: Placement;
   /** Bytes of the weights as stored. */
   readonly stored_bytes: number;
@@ -143,7 +151,10 @@ async function load(where: string, config: OlmoHybridConfig, tensors: Tensors, o
   try {
     const weights = new Weights(formats);
     const memory = plan.placement.banks.map(bank);
-    const model = new OlmoHybridForCausalLM(config, weights, memory, plan.placement.layers, { context: plan.context });
+    const model = new OlmoHybridForCausalLM(config, weights, memory, plan.placement.layers, {
+      context: plan.context,
+      kv: KV_FORMATS[plan.kv],
+    });
     await pool?.start();
     const not_finite = await checkpoint.load(weights.parameters, { onProgress, signal });
     if (kernels === 'bf16') castWeights(weights.parameters);
@@ -164,10 +175,14 @@ async function prepare(where: string, config: OlmoHybridConfig, tensors: Tensors
   );
   const prefill_chunk = Math.min(inRange('prefill_chunk', options.prefill_chunk ?? DEFAULT_PREFILL_CHUNK, 2 ** 20), context);
   const threads = inRange('threads', options.threads ?? 1, MOST_THREADS);
-  const { kernels = 'wasm', mode = 'strict' } = options;
-  if (kernels !== 'wasm' && (options.weights !== undefined || threads > 1)) {
-    const found = `kernels ${kernels}, which run on one thread and take weights as stored`;
-    throw new ArgumentError({ where: 'weights and threads', expected: 'kernels wasm', found, fix: 'Leave both out.' });
+  const { kernels = 'wasm', mode = 'strict', kv = 'f32' } = options;
+  if (kernels !== 'wasm' && (options.weights !== undefined || threads > 1 || kv !== 'f32')) {
+    const found = `kernels ${kernels}, which run on one thread, take weights as stored and keep keys and values as they are`;
+    throw new ArgumentError({ where: 'weights, kv and threads', expected: 'kernels wasm', found, fix: 'Leave them out.' });
+  }
+  if (kv !== 'f32' && config.head_dim > MOST_NARROW_DH) {
+    const found = `head_dim ${config.head_dim}`;
+    throw new ArgumentError({ where: 'kv', expected: `heads of at most ${MOST_NARROW_DH}`, found, fix: 'Keep keys and values in f32.' });
   }
   const checkpoint = new Checkpoint(config, tensors);
   if (kernels !== 'wasm' && checkpoint.isQuantised) {
@@ -178,7 +193,7 @@ async function prepare(where: string, config: OlmoHybridConfig, tensors: Tensors
   const planFor = (weights: WeightsOption | undefined, context: number) => {
     const rows = Math.min(prefill_chunk, context);
     const bank_limit_bytes = options.bank_limit_bytes ?? BANK_LIMIT_BYTES;
-    return placement(config, formatsOf(checkpoint, weights), { rows, threads, context, mode, bank_limit_bytes });
+    return placement(config, formatsOf(checkpoint, weights), { rows, threads, context, kv: KV_FORMATS[kv], mode, bank_limit_bytes });
   };
   const planned = planFor(options.weights, context);
   checkpoint.check(planned.parameters, where);
@@ -191,7 +206,7 @@ async function prepare(where: string, config: OlmoHybridConfig, tensors: Tensors
   let stored_bytes = 0;
   for (const entry of tensors.values()) stored_bytes += entry.byteLength;
   const build = kernels !== 'wasm' ? null : mode === 'fast' && (await hasRelaxedSimd()) ? 'relaxed' : 'strict';
-  const plan: ModelPlan = { config, context, prefill_chunk, threads, mode, build, placement: planned, stored_bytes, too_large };
+  const plan: ModelPlan = { config, context, prefill_chunk, threads, mode, kv, build, placement: planned, stored_bytes, too_large };
   return { checkpoint, formats, plan };
 }
 

@@ -48,7 +48,7 @@ export interface HeldOut {
 
 export type Verification = Accuracy | HeldOut | Bf16Op | Bf16Model;
 
-export interface VerifyOptions extends Pick<LoadOptions, 'kernels' | 'mode' | 'prefill_chunk' | 'weights' | 'threads'> {
+export interface VerifyOptions extends Pick<LoadOptions, 'kernels' | 'mode' | 'prefill_chunk' | 'weights' | 'threads' | 'kv'> {
   /** Folder of a checkpoint and its expected.safetensors. Default: everything that comes with this package. */
   readonly model?: string | undefined;
 }
@@ -122,7 +122,8 @@ async function verifyModel(dir: string, name: string, options: VerifyOptions): P
   return { kind: 'model', name, ...ratio, greedy, passed: ratio.ratio <= LARGEST_RATIO && greedy.agreed === greedy.compared };
 }
 
-async function verifyEmbedded(options: VerifyOptions): Promise<HeldOut> {
+/** The perplexity of the embedded model on its held-out text, and its greedy continuations. */
+export async function verifyEmbedded(options: VerifyOptions): Promise<HeldOut> {
   const golden = await readGolden(packageFile('golden/demo/expected.safetensors'));
   const { model, dispose } = await loadModel(embeddedModel, loadOptions(options));
   const ids = numbersOf(golden, 'heldout_ids');

@@ -1,7 +1,7 @@
 import type { RopeParameters } from './config.ts';
 import { rotaryTable } from './model/rotary.ts';
 import type { Bank } from './runtime/bank.ts';
-import { attentionScratch, chunkedScratch } from './runtime/kernels.ts';
+import { chunkedScratch } from './runtime/kernels.ts';
 import type { FloatArray, Tensor, WeightDtype } from './runtime/tensor.ts';
 import { formatOf } from './runtime/tensor.ts';
 import { type ErrorRatio, errorRatio, type Golden, tensorOf } from './verify_golden.ts';
@@ -99,7 +99,7 @@ const CALLS: Readonly<Record<string, (m: Bank, golden: Golden, params: Parameter
     m.kernels.kv_append(k, input(m, golden, 'k'), 0, shape);
     m.kernels.kv_append(v, input(m, golden, 'v'), 0, shape);
     const o = m.tensor(T, H * Dh);
-    m.kernels.attention(o, input(m, golden, 'q'), k, v, m.tensor(H, attentionScratch), S - T, shape);
+    m.kernels.attention(o, input(m, golden, 'q'), k, v, S - T, shape);
     return { o: o.data };
   },
   swiglu(m, golden) {

@@ -9,7 +9,8 @@ import { type Golden, goldenModel, logitsOf, readGolden, repository } from './su
 // The reference sums in float64 as the truth does, in another order: 1e-13 leaves two decimal digits for a few hundred roundings.
 const REFERENCE_BOUND = 1e-13;
 const LARGEST_RATIO = 2;
-const MEDIAN_RATIO = 1;
+/** Fast mode has f32 where strict mode has f64. */
+const MEDIAN_RATIO = { strict: 1, fast: 1.1 } as const;
 const CLEAR_MARGIN = 0.02;
 
 const models = readdirSync(repository('golden/models'));
@@ -133,9 +134,10 @@ describe.each(models)('%s', (name) => {
 const ratios = { strict: [] as number[], fast: [] as number[] };
 
 afterAll(() => {
-  for (const [mode, all] of Object.entries(ratios)) {
+  for (const mode of ['strict', 'fast'] as const) {
+    const all = ratios[mode];
     if (all.length < models.length) continue; // a part of the file was run
     const median = all.sort((a, b) => a - b)[Math.floor(all.length / 2)];
-    expect(median, `median error ratio of ${mode} mode`).toBeLessThanOrEqual(MEDIAN_RATIO);
+    expect(median, `median error ratio of ${mode} mode`).toBeLessThanOrEqual(MEDIAN_RATIO[mode]);
   }
 });

@@ -1,4 +1,5 @@
-import type { LoadedModel, LoadOptions, WeightsOption } from '../load.ts';
+import { KV_FORMATS, type KVOption, type LoadedModel, type LoadOptions, type WeightsOption } from '../load.ts';
+import { kvWords } from '../runtime/kernels.ts';
 import type { OlmoHybridForCausalLM, Snapshot } from '../model/olmo_hybrid.ts';
 import type { Build } from '../runtime/wasm_module.ts';
 import { matrixBytes } from '../runtime/tensor.ts';
@@ -9,6 +10,7 @@ import { Profile } from './profile.ts';
 export interface BenchResult {
   readonly shape: string;
   readonly weights: WeightsOption | 'stored';
+  readonly kv: KVOption;
   readonly mode: 'strict' | 'fast';
   readonly build: Build | null;
   readonly threads: number;
@@ -40,6 +42,7 @@ interface Decode {
 export interface BenchOptions {
   readonly shape: string;
   readonly weights: WeightsOption | undefined;
+  readonly kv: KVOption;
   readonly mode: 'strict' | 'fast';
   readonly threads: number;
   /** Positions at which decoding is measured besides. */
@@ -59,12 +62,12 @@ const PATIENCE_MS = 60_000;
 
 /** Measures a model, and this machine's limits in between. */
 export async function runBench(options: BenchOptions): Promise<BenchResult> {
-  const { shape, mode, threads, contexts, weights, rounds, onStep } = options;
+  const { shape, mode, threads, contexts, weights, kv, rounds, onStep } = options;
   const profile = new Profile();
   const context = Math.max(...PROMPTS, ...contexts) + DECODED;
   const begin = performance.now();
   onStep('loading');
-  const loaded = await options.load({ weights, mode, threads, context, prefill_chunk: PREFILL_CHUNK, instrument: profile.watch });
+  const loaded = await options.load({ weights, kv, mode, threads, context, prefill_chunk: PREFILL_CHUNK, instrument: profile.watch });
   const load_seconds = (performance.now() - begin) / 1000;
   const { model, plan, build } = loaded;
   // The limits need half a gigabyte of their own, which would count as the model's.
@@ -133,6 +136,7 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
     return {
       shape,
       weights: weights ?? 'stored',
+      kv,
       mode,
       build,
       threads,
@@ -180,10 +184,10 @@ function bytesPerToken({ plan }: LoadedModel, positions: number): number {
     }
   }
   const { linear_num_value_heads: H, linear_key_head_dim: Dk, linear_value_head_dim: Dv, num_key_value_heads: Hkv, head_dim: Dh } = config;
-  const number_bytes = 4;
+  const row_bytes = 4 * kvWords(KV_FORMATS[plan.kv], Dh);
   for (const type of config.layer_types) {
     if (type === 'linear_attention') bytes += H * Dk * Dv * 4;
-    else bytes += 2 * Hkv * Dh * number_bytes * (type === 'sliding_attention' ? Math.min(positions, config.sliding_window!) : positions);
+    else bytes += 2 * Hkv * row_bytes * (type === 'sliding_attention' ? Math.min(positions, config.sliding_window!) : positions);
   }
   return bytes;
 }

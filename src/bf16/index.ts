@@ -41,7 +41,7 @@ export const bf16Kernels: Kernels = {
   rotary_table: (cos, sin, inv_freq, attention_factor) =>
     rotary_table(cos.data, sin.data, inv_freq.data, cos.rows, cos.cols, attention_factor),
   rotary: (x, cos, sin, position) => rotary(x.data, cos.data, sin.data, position, x.rows, x.cols / (2 * cos.cols), 2 * cos.cols),
-  attention: (o, q, k, v, _scores, position, shape) => attention(o.data, q.data, k.data, v.data, q.rows, position, shape),
+  attention: (o, q, k, v, position, shape) => attention(o.data, q.data, k.data, v.data, q.rows, position, shape),
   swiglu: (y, gate, up) => swiglu(y.data, gate.data, up.data, gate.rows * gate.cols),
   add(y, x) {
     for (let i = 0; i < x.rows * x.cols; i++) y.data[i] = bf16(y.data[i]! + x.data[i]!);

@@ -3,7 +3,7 @@ import { type BenchResult, runBench } from '../bench/run.ts';
 import { SHAPES, shapeConfig } from '../bench/shapes.ts';
 import { syntheticTensors } from '../bench/synthetic.ts';
 import { ArgumentError } from '../errors.ts';
-import { type LoadOptions, loadModel, loadModelFrom, type WeightsOption } from '../load.ts';
+import { type KVOption, type LoadOptions, loadModel, loadModelFrom, type WeightsOption } from '../load.ts';
 import { embeddedModel } from '../package_files.ts';
 import { physicalCores } from '../runtime/cores.ts';
 import { integer, oneOf } from './options.ts';
@@ -13,6 +13,7 @@ interface Flags {
   readonly model?: string;
   readonly shape?: string;
   readonly weights?: WeightsOption;
+  readonly kv: KVOption;
   readonly mode: 'strict' | 'fast';
   readonly threads?: number;
   readonly context: readonly number[];
@@ -28,6 +29,7 @@ export function addBench(program: Command): void {
     .option('--model <dir>', 'folder with config.json and model.safetensors (default: the embedded demo model)')
     .option('--shape <name>', `a model of random weights instead: ${SHAPES.join(', ')}`, oneOf('--shape', SHAPES))
     .option('--weights <format>', 'f32, bf16, q8 or q4 (default: as stored)', oneOf('--weights', ['f32', 'bf16', 'q8', 'q4']))
+    .option('--kv <format>', 'keys and values in f32, f16 or q8', oneOf('--kv', ['f32', 'f16', 'q8']), 'f32' as const)
     .option('--mode <name>', 'strict or fast', oneOf('--mode', ['strict', 'fast']), 'fast' as const)
     .option('--threads <n>', 'default: the cores of this machine', integer('--threads', 1))
     .option('--context <n,n,…>', 'measure decoding with so many positions in the caches as well', positions, [])
@@ -67,7 +69,7 @@ function page(result: BenchResult, profile: boolean): string {
     `${tokens_per_second.toPrecision(3)} tokens/s   ${gbps.toFixed(1)} GB/s, ${share(gbps, limits.memory_read_gbps)} of memory read; ${scaled(bytes_per_token, 'B')} a token`;
   const build = result.build === null ? '' : `, ${result.build} build`;
   const rows: [string, string][] = [
-    ['model', `${result.shape}, weights ${result.weights}, ${result.mode} mode${build}, ${result.threads} threads`],
+    ['model', `${result.shape}, weights ${result.weights}, KV ${result.kv}, ${result.mode} mode${build}, ${result.threads} threads`],
     [
       'limits',
       `memory read ${limits.memory_read_gbps.toFixed(1)} GB/s, f32 ${limits.f32_gflops.toFixed(0)} GFLOP/s, i16 dots ${limits.i16_gops.toFixed(0)} GOP/s`,

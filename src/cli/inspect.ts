@@ -9,7 +9,7 @@ import { formatCounts, layerPattern, parameterCount, positionEmbedding } from '.
 import { addModelOption, addPlanOptions, integer } from './options.ts';
 import { onStdout, scaled } from './terminal.ts';
 
-interface Flags extends Pick<LoadOptions, 'context' | 'weights' | 'mode' | 'threads'> {
+interface Flags extends Pick<LoadOptions, 'context' | 'weights' | 'mode' | 'threads' | 'kv'> {
   readonly model?: string;
   readonly json?: true;
 }
@@ -28,7 +28,7 @@ export function addInspect(program: Command): void {
 type Facts = Awaited<ReturnType<typeof factsOf>>;
 
 async function factsOf(model: string, plan: ModelPlan) {
-  const { config, placement, context, prefill_chunk, stored_bytes, mode, build, threads, too_large } = plan;
+  const { config, placement, context, prefill_chunk, stored_bytes, kv, mode, build, threads, too_large } = plan;
   return {
     model,
     layer_pattern: layerPattern(config.layer_types),
@@ -44,6 +44,7 @@ async function factsOf(model: string, plan: ModelPlan) {
     memory: {
       context,
       prefill_chunk,
+      kv,
       total_bytes: placement.total_bytes,
       banks: placement.banks.map(({ persistent, scratch }, bank) => {
         const layers = config.layer_types.flatMap((_, i) => (placement.layers[i] === bank ? [i] : []));
@@ -83,7 +84,10 @@ function page({ model, config, memory, ...facts }: Facts): string {
       'kernels',
       `${facts.build} build for --mode ${facts.mode}, ${facts.threads === 1 ? '1 thread' : `${facts.threads} threads`}; ${relaxed(facts)}`,
     ],
-    ['memory', `${scaled(memory.total_bytes, 'B')} for ${memory.context} tokens, ${memory.prefill_chunk} in one pass`],
+    [
+      'memory',
+      `${scaled(memory.total_bytes, 'B')} for ${memory.context} tokens, keys and values in ${memory.kv}, ${memory.prefill_chunk} in one pass`,
+    ],
     ...memory.banks.map(({ layers, persistent_bytes, scratch_bytes }, i): [string, string] => {
       const held = layers.length > 0 ? `layers ${layers[0]} to ${layers.at(-1)}` : 'no layers';
       return [`  bank ${i}`, `${held}: ${scaled(persistent_bytes, 'B')} of weights and caches, ${scaled(scratch_bytes, 'B')} of scratch`];

@@ -12,7 +12,7 @@ import { ProgressLine, warn } from './terminal.ts';
 const MOST_NAMED = 5;
 
 /** What the options say of how a model is loaded. */
-export async function loadOptions({ kernels, mode, weights, threads, prefillChunk }: EngineFlags): Promise<LoadOptions> {
+export async function loadOptions({ kernels, mode, weights, threads, prefillChunk, kv }: EngineFlags): Promise<LoadOptions> {
   // Kernels in TypeScript run on one thread; asked for more, loading refuses.
   return {
     kernels,
@@ -20,6 +20,7 @@ export async function loadOptions({ kernels, mode, weights, threads, prefillChun
     weights,
     threads: threads ?? (kernels === 'wasm' ? await physicalCores() : undefined),
     prefill_chunk: prefillChunk,
+    kv,
   };
 }
 

@@ -10,6 +10,7 @@ export interface EngineFlags {
   readonly weights?: WeightsOption;
   readonly threads?: number;
   readonly prefillChunk?: number;
+  readonly kv?: NonNullable<LoadOptions['kv']>;
 }
 
 /** Adds the options that say how a model runs. */
@@ -30,7 +31,7 @@ export function addPlanOptions(command: Command, mode: Mode): Command {
   return command
     .option(
       '--mode <name>',
-      'strict (bits do not depend on the chunks of the prompt, nor on the machine) or fast (chunked delta rule, int8 dots, relaxed SIMD)',
+      'strict (bits do not depend on the chunks of the prompt, nor on the machine) or fast (chunked delta rule, integer dots, relaxed SIMD)',
       oneOf('--mode', ['strict', 'fast']),
       mode,
     )
@@ -39,7 +40,8 @@ export function addPlanOptions(command: Command, mode: Mode): Command {
       'matrices as f32, bf16, or in blocks of 32 as q8 or q4 (default: as stored)',
       oneOf('--weights', ['f32', 'bf16', 'q8', 'q4']),
     )
-    .option('--threads <n>', 'threads that share each kernel (default: the physical cores)', integer('--threads', 1));
+    .option('--threads <n>', 'threads that share each kernel (default: the physical cores)', integer('--threads', 1))
+    .option('--kv <format>', 'keep keys and values in f32, f16 or q8 (default: f32)', oneOf('--kv', ['f32', 'f16', 'q8']));
 }
 
 /** Adds `--model`. */

@@ -1,5 +1,6 @@
 import type { OlmoHybridConfig } from '../config.ts';
 import type { Bank } from '../runtime/bank.ts';
+import type { KVFormat } from '../runtime/kernels.ts';
 import type { Tensor } from '../runtime/tensor.ts';
 import { KVCache } from './cache.ts';
 import { MLP } from './mlp.ts';
@@ -13,6 +14,8 @@ export interface AttentionOptions {
   readonly context: number;
   /** Positions that a query sees, its own included; `context` for full attention. */
   readonly window: number;
+  /** How the cache keeps them. */
+  readonly kv: KVFormat;
   /** null: no position embedding (NoPE). */
   readonly table: RotaryTable | null;
 }
@@ -22,7 +25,7 @@ function Attention(
   cfg: OlmoHybridConfig,
   w: Weights,
   m: Bank,
-  { context, window, table }: AttentionOptions,
+  { context, window, kv, table }: AttentionOptions,
 ): (x: Tensor, cache: KVCache, position: number) => Tensor {
   const { hidden_size: D, num_attention_heads: H, num_key_value_heads: Hkv, head_dim: Dh, attention_bias } = cfg;
   const project = linears(m, w, D, { q_proj: H * Dh, k_proj: Hkv * Dh, v_proj: Hkv * Dh }, attention_bias);
@@ -31,7 +34,7 @@ function Attention(
   const k_norm = rms_norm(m, w, 'k_norm', Hkv * Dh, cfg.rms_norm_eps);
   const rotary_q = rotary(m, w, 'rotary_q', table);
   const rotary_k = rotary(m, w, 'rotary_k', table);
-  const attend = attention(m, w, { H, Hkv, Dh, S: context, window });
+  const attend = attention(m, w, { H, Hkv, Dh, S: context, window, kv });
 
   return (x, cache, position) => {
     const { q_proj, k_proj, v_proj } = project(x);
@@ -52,7 +55,7 @@ export class AttentionDecoderLayer {
 
   constructor(cfg: OlmoHybridConfig, w: Weights, m: Bank, options: AttentionOptions) {
     this.bank = m;
-    this.cache = new KVCache(m, cfg, options.context);
+    this.cache = new KVCache(m, cfg, options.context, options.kv);
     this.self_attn = Attention(cfg, w.scope('self_attn'), m, options);
     this.post_attention_layernorm = rms_norm(m, w, 'post_attention_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
     this.mlp = MLP(cfg, w.scope('mlp'), m);

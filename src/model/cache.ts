@@ -1,5 +1,6 @@
 import type { OlmoHybridConfig } from '../config.ts';
 import type { Bank } from '../runtime/bank.ts';
+import { type KVFormat, kvWords } from '../runtime/kernels.ts';
 import type { FloatArray, Tensor } from '../runtime/tensor.ts';
 
 /** What a layer remembers, copied out: as many floats as its positions so far need. */
@@ -15,19 +16,19 @@ export interface LayerCache {
   stretch(from: number, to: number): void;
 }
 
-/** Keys (after norm and rotary) and values of an attention layer, [Hkv, context, Dh] each. */
+/** Keys (after norm and rotary) and values of an attention layer, [Hkv, context] rows of `kvWords` each: words of 32 bits, floats in F32 only. */
 export class KVCache implements LayerCache {
   readonly k: Tensor;
   readonly v: Tensor;
   private readonly rowLength: number;
   private readonly headLength: number;
 
-  constructor(m: Bank, config: OlmoHybridConfig, context: number) {
+  constructor(m: Bank, config: OlmoHybridConfig, context: number, format: KVFormat) {
     const { num_key_value_heads: Hkv, head_dim: Dh } = config;
-    this.k = m.tensor(Hkv, context * Dh);
-    this.v = m.tensor(Hkv, context * Dh);
-    this.rowLength = Dh;
-    this.headLength = context * Dh;
+    this.rowLength = kvWords(format, Dh);
+    this.headLength = context * this.rowLength;
+    this.k = m.tensor(Hkv, this.headLength);
+    this.v = m.tensor(Hkv, this.headLength);
   }
 
   /** Nothing to clear: positions are written before they are read. */

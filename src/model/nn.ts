@@ -1,5 +1,5 @@
 import type { Bank } from '../runtime/bank.ts';
-import { type AttentionShape, attentionScratch, chunkedScratch, type DeltaRuleShape } from '../runtime/kernels.ts';
+import { type AttentionShape, chunkedScratch, type DeltaRuleShape } from '../runtime/kernels.ts';
 import { isQuantised, type Tensor } from '../runtime/tensor.ts';
 import type { DeltaState, KVCache } from './cache.ts';
 import type { RotaryTable } from './rotary.ts';
@@ -167,13 +167,12 @@ export function attention(
   shape: AttentionShape,
 ): (q: Tensor, k: Tensor, v: Tensor, cache: KVCache, position: number) => Tensor {
   const o = m.scratch(m.rows, shape.H * shape.Dh);
-  const scores = m.scratch(shape.H, attentionScratch);
   const path = w.path('attention');
   return (q, k, v, cache, position) => {
     o.rows = q.rows;
     m.kernels.kv_append(cache.k, k, position, shape);
     m.kernels.kv_append(cache.v, v, position, shape);
-    m.kernels.attention(o, q, cache.k, cache.v, scores, position, shape);
+    m.kernels.attention(o, q, cache.k, cache.v, position, shape);
     return done(m, path, o);
   };
 }

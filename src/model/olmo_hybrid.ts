@@ -1,6 +1,7 @@
 import type { LayerType, OlmoHybridConfig } from '../config.ts';
 import { ArgumentError, type Problem } from '../errors.ts';
 import type { Bank, Tap } from '../runtime/bank.ts';
+import type { KVFormat } from '../runtime/kernels.ts';
 import type { FloatArray, Ids, Matrix, Tensor } from '../runtime/tensor.ts';
 import { AttentionDecoderLayer } from './attention.ts';
 import type { LayerSnapshot } from './cache.ts';
@@ -17,6 +18,8 @@ export type DecoderLayer = LinearAttentionDecoderLayer | AttentionDecoderLayer;
 export interface ModelOptions {
   /** Tokens that the caches hold. */
   readonly context: number;
+  /** How the attention layers keep keys and values. Default F32. */
+  readonly kv?: KVFormat | undefined;
 }
 
 /** All that a model remembers after some tokens; only for a model of the same weights. */
@@ -65,9 +68,9 @@ export function decoderLayer(
   const type = cfg.layer_types[i]!;
   const weights = w.scope(`model.layers.${i}`);
   if (type === 'linear_attention') return new LinearAttentionDecoderLayer(cfg, weights, m);
-  const { context } = options;
+  const { context, kv = 'F32' } = options;
   const window = type === 'sliding_attention' ? Math.min(cfg.sliding_window!, context) : context;
-  return new AttentionDecoderLayer(cfg, weights, m, { context, window, table: tables.of(m, type) });
+  return new AttentionDecoderLayer(cfg, weights, m, { context, window, kv, table: tables.of(m, type) });
 }
 
 /**

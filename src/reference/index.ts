@@ -40,7 +40,7 @@ export const referenceKernels: Kernels = {
     rotary_table(cos.data, sin.data, inv_freq.data, cos.rows, cos.cols, attention_factor),
   rotary: (x, cos, sin, position) => rotary(x.data, cos.data, sin.data, position, x.rows, x.cols / (2 * cos.cols), 2 * cos.cols),
   kv_append: (cache, x, position, shape) => kv_append(cache.data, x.data, x.rows, position, shape),
-  attention: (o, q, k, v, _scores, position, shape) => attention(o.data, q.data, k.data, v.data, q.rows, position, shape),
+  attention: (o, q, k, v, position, shape) => attention(o.data, q.data, k.data, v.data, q.rows, position, shape),
   swiglu: (y, gate, up) => swiglu(y.data, gate.data, up.data, gate.rows * gate.cols),
   add(y, x) {
     for (let i = 0; i < x.rows * x.cols; i++) y.data[i]! += x.data[i]!;

@@ -8,6 +8,24 @@ export interface DeltaRuleShape {
   readonly Dv: number;
 }
 
+/**
+ * How keys and values lie in memory: f32; f16; or 8 bits with an f32 scale for each position of a head. assembly/kv_cache.ts has the layouts, and
+ * kernels in TypeScript have F32 alone.
+ */
+export type KVFormat = 'F32' | 'F16' | 'Q8';
+
+/** Numbers by which the kernels know the formats. */
+export const KV_CODES = { F32: 0, F16: 1, Q8: 2 } as const;
+
+/** 32-bit words of one position of a head, in a cache for keys or values. */
+export function kvWords(format: KVFormat, Dh: number): number {
+  if (format === 'Q8') return Math.ceil(Dh / 4) + 1;
+  return format === 'F16' ? Math.ceil(Dh / 2) : Dh;
+}
+
+/** Largest head that the scratch of a thread holds a block of keys and values of, in f32. */
+export const MOST_NARROW_DH = 1024;
+
 /** Sizes of attention over a cache of S positions. `window` counts the visible positions, the query's own included. */
 export interface AttentionShape {
   readonly H: number;
@@ -15,6 +33,8 @@ export interface AttentionShape {
   readonly Dh: number;
   readonly S: number;
   readonly window: number;
+  /** Default F32. */
+  readonly kv?: KVFormat | undefined;
 }
 
 /** A product and where it goes. */
@@ -76,10 +96,10 @@ export interface Kernels {
   rotary_table(cos: Tensor, sin: Tensor, inv_freq: Tensor, attention_factor: number): void;
   /** x [T, H, Dh] rotated in place; token t sits at position + t. */
   rotary(x: Tensor, cos: Tensor, sin: Tensor, position: number): void;
-  /** x [T, Hkv, Dh] is copied to cache [Hkv, S, Dh] at `position`. */
+  /** x [T, Hkv, Dh] is written to cache [Hkv, S, kvWords] at `position`. */
   kv_append(cache: Tensor, x: Tensor, position: number, shape: AttentionShape): void;
-  /** o [T, H, Dh]; `scores` comes from `attentionScratch`. */
-  attention(o: Tensor, q: Tensor, k: Tensor, v: Tensor, scores: Tensor, position: number, shape: AttentionShape): void;
+  /** o [T, H, Dh] from caches k and v. */
+  attention(o: Tensor, q: Tensor, k: Tensor, v: Tensor, position: number, shape: AttentionShape): void;
   /** y = silu(gate) * up. */
   swiglu(y: Tensor, gate: Tensor, up: Tensor): void;
   /** y += x. */
@@ -94,7 +114,5 @@ export interface Kernels {
 
 /** Floats of `xq` for each row of x [T, K]; assembly/round_rows.ts says what they hold. */
 export const roundedScratch = (K: number): number => Math.ceil(K / 32) * 26 + Math.ceil(K / 256);
-/** Keys that attention takes at a time: floats of scratch for each head. */
-export const attentionScratch = 32;
 /** Floats of scratch for each head of the chunked delta rule; assembly/gated_delta_rule_chunked.ts says what they hold. */
-export const chunkedScratch = 1504;
+export const chunkedScratch = 960;

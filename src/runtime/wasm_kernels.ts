@@ -1,4 +1,4 @@
-import type { Kernels } from './kernels.ts';
+import { KV_CODES, type Kernels } from './kernels.ts';
 import { PANEL, type Tensor } from './tensor.ts';
 import type { RunKernel } from './thread_pool.ts';
 import type { KernelExports } from './wasm_module.ts';
@@ -88,12 +88,13 @@ export function wasmKernels(run: RunKernel, core: KernelExports, threads: number
       const Dh = 2 * cos.cols;
       run('rotary', x.rows, grain(x.rows, x.cols, ELEMENTS), x.ptr, cos.ptr, sin.ptr, position, x.cols / Dh, Dh);
     },
-    kv_append(cache, x, position, { S, Hkv, Dh }) {
-      run('kv_append', Hkv, grain(Hkv, x.rows * Dh, ELEMENTS), cache.ptr, x.ptr, x.rows, position, S, Hkv, Dh);
+    kv_append(cache, x, position, { S, Hkv, Dh, kv = 'F32' }) {
+      const grained = grain(Hkv, (kv === 'F32' ? 1 : 8) * x.rows * Dh, ELEMENTS);
+      run('kv_append', Hkv, grained, cache.ptr, x.ptr, x.rows, position, S, Hkv, Dh, KV_CODES[kv]);
     },
-    attention(o, q, k, v, scores, position, { S, H, Hkv, Dh, window }) {
+    attention(o, q, k, v, position, { S, H, Hkv, Dh, window, kv = 'F32' }) {
       const grained = Math.ceil(PRODUCTS / (q.rows * (position + q.rows) * Dh));
-      run('attention', H, grained, o.ptr, q.ptr, k.ptr, v.ptr, scores.ptr, q.rows, position, S, H, Hkv, Dh, window);
+      run('attention', H, grained, o.ptr, q.ptr, k.ptr, v.ptr, q.rows, position, S, H, Hkv, Dh, window, KV_CODES[kv]);
     },
     swiglu(y, gate, up) {
       const n = gate.rows * gate.cols;

@@ -36,7 +36,7 @@ export const KERNELS = [
 export type KernelName = (typeof KERNELS)[number];
 
 /** All exports. Addresses are numbers >= 0. */
-export type KernelExports = Readonly<Record<KernelName | 'exp64' | 'log64' | 'set_scratch', (...args: number[]) => number>>;
+export type KernelExports = Readonly<Record<KernelName | 'exp32' | 'exp64' | 'log64' | 'set_scratch', (...args: number[]) => number>>;
 
 /**
  * Two builds of the same source. `strict`: SIMD whose results the specification fixes, so that every engine gives the same bits. `relaxed`: products

@@ -1,98 +1,16 @@
 import fc from 'fast-check';
 import { describe, test } from 'vitest';
-import { attentionScratch } from '../../src/runtime/kernels.ts';
-import { cuts, type Draw, extent, mapped, pieces, rowsOf, stacked, tokens, type Values, values } from '../support/arbitraries.ts';
+import { mapped, rowsOf, type Values } from '../support/arbitraries.ts';
 import { assertClose, assertSame, EXP_ERROR, TINY, U32 } from '../support/assert_close.ts';
+import { attention, cases, longest, spoiled } from '../support/attention_cases.ts';
 import { testGoldens } from '../support/kernel_golden.ts';
-import { type Implementation, implementations, reference, wasm } from '../support/workbench.ts';
-
-interface Heads {
-  readonly H: number;
-  readonly Hkv: number;
-  readonly Dh: number;
-}
-
-interface Options {
-  /** Queries for each call of the kernel. Default: all at once. */
-  readonly cuts?: readonly number[];
-  readonly window?: number;
-  /** Positions of the cache behind those in use. */
-  readonly spare?: number;
-  /** What lies there. */
-  readonly garbage?: number;
-}
-
-/** q [T, H * Dh]; k, v [S, Hkv * Dh], the queries' own positions last: o [T, H * Dh]. */
-function attention({ bench }: Implementation, q: Values, k: Values, v: Values, { H, Hkv, Dh }: Heads, options: Options = {}): Values {
-  const { cuts = [], window = 1 << 20, spare = 0, garbage = NaN } = options;
-  const past = k.rows - q.rows;
-  const shape = { H, Hkv, Dh, S: k.rows + spare, window };
-  const b = bench();
-  const [k_cache, v_cache, scores] = [b.room(Hkv, shape.S * Dh), b.room(Hkv, shape.S * Dh), b.room(H, attentionScratch)];
-  k_cache.data.fill(garbage);
-  v_cache.data.fill(garbage);
-  const append = (begin: number, end: number) => {
-    if (begin === end) return;
-    b.kernels.kv_append(k_cache, b.put(rowsOf(k, begin, end)), begin, shape);
-    b.kernels.kv_append(v_cache, b.put(rowsOf(v, begin, end)), begin, shape);
-  };
-  append(0, past);
-  const parts = pieces(q.rows, cuts).map(([begin, end]) => {
-    const o = b.room(end - begin, q.cols);
-    append(past + begin, past + end);
-    b.kernels.attention(o, b.put(rowsOf(q, begin, end)), k_cache, v_cache, scores, past + begin, shape);
-    return o;
-  });
-  return stacked(...b.take(...parts, k_cache, v_cache, scores).slice(0, parts.length));
-}
+import { implementations, reference, wasm } from '../support/workbench.ts';
 
 await testGoldens('attention', (implementation, { of, params }) => {
   const [, H, Dh] = of('q').shape;
   const window = (params.sliding_window as number | null) ?? of('k').rows;
   return { o: attention(implementation, of('q'), of('k'), of('v'), { H: H!, Hkv: of('k').shape[1]!, Dh: Dh! }, { window }) };
 });
-
-interface Case {
-  readonly q: Values;
-  readonly k: Values;
-  readonly v: Values;
-  readonly heads: Heads;
-  readonly cuts: readonly number[];
-  readonly window: number;
-  readonly spare: number;
-}
-
-const SCORES: readonly Draw[] = ['normal', 'integers', 'sparse', 'tiny'];
-// Up to 40 queries after up to 129 cached positions: several blocks of keys, and windows that begin inside one.
-const cases: fc.Arbitrary<Case> = fc
-  .record({
-    T: tokens,
-    past: fc.oneof(fc.constant(0), extent),
-    Hkv: fc.integer({ min: 1, max: 3 }),
-    repeat: fc.integer({ min: 1, max: 3 }),
-    Dh: extent,
-  })
-  .chain(({ T, past, Hkv, repeat, Dh }) =>
-    fc.record({
-      q: values(T, Hkv * repeat * Dh, SCORES),
-      k: values(past + T, Hkv * Dh, SCORES),
-      v: values(past + T, Hkv * Dh),
-      heads: fc.constant({ H: Hkv * repeat, Hkv, Dh }),
-      cuts: cuts(T),
-      window: fc.oneof(fc.constant(1 << 20), fc.integer({ min: 1, max: past + T }), fc.constantFrom(31, 32, 33)),
-      spare: fc.constantFrom(0, 1, 37),
-    }),
-  );
-
-const longest = ({ data, cols }: Values, Dh: number) => {
-  const lengths = Array.from({ length: (data.length / cols) * (cols / Dh) }, (_, row) =>
-    Math.hypot(...data.subarray(row * Dh, (row + 1) * Dh)),
-  );
-  return Math.max(...lengths);
-};
-
-/** Position p of the keys or values becomes NaN. */
-const spoiled = (x: Values, p: number) => mapped(x, (value, i) => (Math.floor(i / x.cols) === p ? NaN : value));
 
 describe('wasm = reference', () => {
   test('on any shape, values, window and cache', () => {

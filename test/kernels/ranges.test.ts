@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { Arena } from '../../src/runtime/arena.ts';
-import { attentionScratch, chunkedScratch, roundedScratch } from '../../src/runtime/kernels.ts';
+import { chunkedScratch, KV_CODES, type KVFormat, kvWords, roundedScratch } from '../../src/runtime/kernels.ts';
 import {
   DTYPE_BYTES,
   DTYPE_CODES,
@@ -193,6 +193,32 @@ function delta_rule(name: 'gated_delta_rule_recurrent' | 'gated_delta_rule_chunk
   };
 }
 
+function attention(format: KVFormat): Build {
+  return (m, { T, H: Hkv, repeat, Dk: Dh, Dv: past }) => {
+    const [H, S] = [Hkv * repeat, past + T + 2];
+    const o = m.output(T * H * Dh, (i) => Math.floor(i / Dh) % H);
+    const q = m.floats(T, H * Dh);
+    const [k, v] = [0, 1].map(() => {
+      const cache = m.take(Hkv * S * kvWords(format, Dh));
+      core.kv_append(cache, m.floats(past + T, Hkv * Dh), past + T, 0, S, Hkv, Dh, KV_CODES[format], 0, Hkv);
+      return cache;
+    }) as [number, number];
+    const window = 1 + (past % 40);
+    return m.call(H, (begin, end) => core.attention(o, q, k, v, T, past, S, H, Hkv, Dh, window, KV_CODES[format], begin, end));
+  };
+}
+
+function kv_append(format: KVFormat): Build {
+  return (m, { T, Dk: Hkv, H: Dh }) => {
+    const S = T + 5;
+    const words = kvWords(format, Dh);
+    // Only the positions of this call: those around them belong to nobody.
+    const written = (i: number) => (Math.floor(i / words) % S >= 3 && Math.floor(i / words) % S < 3 + T ? Math.floor(i / (S * words)) : -1);
+    const [cache, x] = [m.output(Hkv * S * words, written), m.floats(T, Hkv * Dh)];
+    return m.call(Hkv, (begin, end) => core.kv_append(cache, x, T, 3, S, Hkv, Dh, KV_CODES[format], begin, end));
+  };
+}
+
 /** Every export that takes a range, and how it is called. */
 const BUILDS: Readonly<Record<string, Build>> = {
   add: elementwise((m, n, y) => {
@@ -200,13 +226,9 @@ const BUILDS: Readonly<Record<string, Build>> = {
     const x = m.floats(1, n);
     return (begin, end) => core.add(y, x, begin, end);
   }),
-  attention(m, { T, H: Hkv, repeat, Dk: Dh, Dv: past }) {
-    const [H, S] = [Hkv * repeat, past + T + 2];
-    const o = m.output(T * H * Dh, (i) => Math.floor(i / Dh) % H);
-    const scores = m.output(H * attentionScratch, (i) => Math.floor(i / attentionScratch));
-    const [q, k, v] = [m.floats(T, H * Dh), m.floats(Hkv, S * Dh), m.floats(Hkv, S * Dh)];
-    return m.call(H, (begin, end) => core.attention(o, q, k, v, scores, T, past, S, H, Hkv, Dh, 1 + (past % 40), begin, end));
-  },
+  attention: attention('F32'),
+  'attention f16': attention('F16'),
+  'attention q8': attention('Q8'),
   causal_conv1d(m, { T, Dk: C, H }) {
     const W = H + 1;
     const y = m.output(T * C, (i) => i % C);
@@ -229,13 +251,9 @@ const BUILDS: Readonly<Record<string, Build>> = {
     return m.call(H, (begin, end) => core.gdn_gate(g, a, A_log, dt_bias, T, H, begin, end));
   },
   i16_peak: limit((sink, begin, end) => core.i16_peak(sink, 3, 5, begin, end)),
-  kv_append(m, { T, Dk: Hkv, H: Dh }) {
-    const S = T + 5;
-    // Only the positions of this call: those around them belong to nobody.
-    const written = (i: number) => (Math.floor(i / Dh) % S >= 3 && Math.floor(i / Dh) % S < 3 + T ? Math.floor(i / (S * Dh)) : -1);
-    const [cache, x] = [m.output(Hkv * S * Dh, written), m.floats(T, Hkv * Dh)];
-    return m.call(Hkv, (begin, end) => core.kv_append(cache, x, T, 3, S, Hkv, Dh, begin, end));
-  },
+  kv_append: kv_append('F32'),
+  'kv_append f16': kv_append('F16'),
+  'kv_append q8': kv_append('Q8'),
   l2_norm: rowwise((m, T, D, y) => {
     const x = m.floats(T, D);
     return (begin, end) => core.l2_norm(y, x, D, 1e-6, begin, end);
@@ -298,7 +316,7 @@ test('every export that takes a range is here', () => {
   const exported = WebAssembly.Module.exports(module).map(({ name }) => name);
   const names = new Set(Object.keys(BUILDS).map((name) => name.split(' ')[0]!));
   expect([...names].sort()).toEqual([...KERNELS]);
-  expect([...names, 'exp64', 'log64', 'set_scratch'].sort()).toEqual(exported.sort());
+  expect([...names, 'exp32', 'exp64', 'log64', 'set_scratch'].sort()).toEqual(exported.sort());
 });
 
 const sizes = fc.record({

@@ -4,6 +4,7 @@ import { ReferenceBank } from '../../src/runtime/reference_bank.ts';
 import { type FloatArray, formatOf, type Ids, type Matrix, type Tensor, type WeightDtype } from '../../src/runtime/tensor.ts';
 import { WasmBank } from '../../src/runtime/wasm_bank.ts';
 import { ThreadPool } from '../../src/runtime/thread_pool.ts';
+import { hasRelaxedSimd } from '../../src/runtime/wasm_module.ts';
 import type { Values } from './arbitraries.ts';
 import { U32, U64 } from './assert_close.ts';
 
@@ -154,25 +155,32 @@ class GuardedBank extends WasmBank {
   }
 }
 
-/** One of the two tables of kernels, as the argument of a test body. */
+/** One of the tables of kernels, as the argument of a test body. */
 export interface Implementation {
-  readonly name: 'wasm' | 'reference';
+  readonly name: 'wasm' | 'relaxed' | 'reference';
   /** Unit roundoff of the numbers that it stores. */
   readonly u: number;
   /** An empty workbench; the one before must be done with. */
   readonly bench: () => Workbench;
 }
 
-const guardedBank = new GuardedBank(await ThreadPool.create(1), 1, 'strict', { persistent: PERSISTENT_BYTES, scratch: STAGING_BYTES });
+async function onWasm(name: 'wasm' | 'relaxed'): Promise<Implementation> {
+  const [build, mode] = name === 'wasm' ? (['strict', 'strict'] as const) : (['relaxed', 'fast'] as const);
+  const bank = new GuardedBank(await ThreadPool.create(1, build), 1, mode, { persistent: PERSISTENT_BYTES, scratch: STAGING_BYTES });
+  return {
+    name,
+    u: U32,
+    bench() {
+      bank.clear();
+      return new Workbench(bank, () => bank.checkGuards());
+    },
+  };
+}
 
-export const wasm: Implementation = {
-  name: 'wasm',
-  u: U32,
-  bench() {
-    guardedBank.clear();
-    return new Workbench(guardedBank, () => guardedBank.checkGuards());
-  },
-};
+export const wasm = await onWasm('wasm');
+
+/** The relaxed build, which rounds more often: relaxed.test.ts has its bounds. null where the engine has no relaxed SIMD. */
+export const relaxed = (await hasRelaxedSimd()) ? await onWasm('relaxed') : null;
 
 export const reference: Implementation = {
   name: 'reference',

@@ -110,6 +110,7 @@ class Connection {
   async close(): Promise<void> {
     this.ended = true;
     this.child.stdin.end();
+    await this.stdout.return?.(); // what nobody reads would keep the process open
     const timer = setTimeout(() => this.kill(), 2000);
     await this.exited;
     clearTimeout(timer);

@@ -103,11 +103,12 @@ export const rms_norm_gated: KernelSpec<GatedNorm, Y, Eps> = {
       }),
     ),
   outputs: ({ x }) => ({ y: x.shape }),
-  bounds: ({ inputs: { x, weight }, params: { eps } }, _, u) => {
+  bounds: ({ inputs: { x, gate, weight }, params: { eps } }, _, u) => {
     const D = x.shape[1]!;
-    // |x| / rms(x) is at most sqrt(D); a gate that is closed may be 0.
-    const absolute = (FLUSHED / Math.sqrt(eps) + CLOSED * Math.sqrt(D)) * (1 + Math.max(...weight.data.map(Math.abs)));
-    return { y: { ...normBound(D, eps, u, 14), absolute } };
+    const largest = ({ data }: KernelTensor) => 1 + Math.max(0, ...data.map(Math.abs));
+    // A norm that is flushed meets the gate; |x| / rms(x) is at most sqrt(D), and a gate that is closed may be 0.
+    const absolute = (FLUSHED / Math.sqrt(eps)) * largest(gate) + CLOSED * Math.sqrt(D);
+    return { y: { ...normBound(D, eps, u, 14), absolute: absolute * largest(weight) } };
   },
   laws: [
     rowsDoNotMeet(['x', 'gate']),

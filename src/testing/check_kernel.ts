@@ -18,6 +18,8 @@ export interface CheckOptions {
   readonly seed?: number | undefined;
   /** With `law` and `seed`: one case, as a failure names it. */
   readonly path?: string | undefined;
+  /** Whether to look for the smallest case of each law that is broken. Default true; without it a check takes the first. */
+  readonly shrink?: boolean | undefined;
   /** Kinds of values for the inputs that take any. Default: all; leave out `tiny` where denormals are flushed on the way in. */
   readonly draws?: readonly Draw[] | undefined;
   /** What the kernel computes in: its bounds are those of an implementation in this precision. Default `f32`. */
@@ -70,11 +72,8 @@ export async function checkKernel(kernel: KernelName, adapter: KernelAdapter, op
   const broken: BrokenLaw[] = [];
   for (const law of laws) {
     const property = fc.asyncProperty(examples, (example) => law.holds(port, example));
-    const run = await fc.check(property, {
-      numRuns: runs,
-      seed,
-      ...(options.path !== undefined && { path: options.path, endOnFailure: true }),
-    });
+    const endOnFailure = options.path !== undefined || options.shrink === false;
+    const run = await fc.check(property, { numRuns: runs, seed, endOnFailure, ...(options.path !== undefined && { path: options.path }) });
     if (port.unreachable) throw port.unreachable;
     if (!run.failed) continue;
     const what = run.errorInstance instanceof Error ? run.errorInstance.message : String(run.errorInstance);

@@ -21,8 +21,8 @@ const DELTA_RULE: readonly Mutant[] = [
     name: 'decay_after_read',
     bug: 'The state is read before it is decayed.',
     effect:
-      'The correction beta (v - S^T k) is then made against a memory that has not yet faded, and takes away more than what is left of it. Heads that forget fast overshoot; where exp(g) is near 1 the two orders agree, so that slow heads and early tokens look right.',
-    seen: 'Taken for the definition in [flash-linear-attention#885](https://github.com/fla-org/flash-linear-attention/issues/885).',
+      'The correction beta (v - S^T k) is then made against a memory that has not yet faded, and takes away more than what is left of it. Heads that forget fast overshoot; where exp(g) is near 1 the two orders nearly agree, so that slow heads look right, and so does the first token.',
+    seen: 'Taken for the definition in [flash-linear-attention#885](https://github.com/fla-org/flash-linear-attention/issues/885); the answer there is: decay first.',
     model: 'nope',
     op: `${GDN}.delta_rule`,
     causes: ['decay_after_read'],
@@ -47,7 +47,7 @@ const DELTA_RULE: readonly Mutant[] = [
     name: 'state_in_bf16',
     bug: 'The state is kept in bfloat16 between tokens.',
     effect:
-      'Eight bits are left of each element after each token. A weak write to a strong memory is rounded away, and what was rounded is read again at the next token, so the first tokens are right and later ones drift.',
+      'Eight bits are left of each element after each token. A weak write to a strong memory is rounded away, and what was rounded is read again at the next token, so the first token is right and later ones drift.',
     seen: '[ollama#15865](https://github.com/ollama/ollama/issues/15865), in a Gated DeltaNet of another model.',
     model: 'nope',
     op: `${GDN}.delta_rule`,
@@ -72,7 +72,7 @@ const DELTA_RULE: readonly Mutant[] = [
     name: 'key_heads_tiled',
     bug: 'Value head h takes key head h mod Hk, where the release repeats each key head for its neighbours.',
     effect:
-      'Every value head but the first of each round reads and writes with the key of another. Models with as many key heads as value heads, such as the 7B, do not show it.',
+      'Value heads then read and write with the keys of others. Models with as many key heads as value heads, such as the 7B, do not show it.',
     seen: null,
     model: 'few_key_heads',
     op: `${GDN}.delta_rule`,
@@ -161,7 +161,7 @@ const NORMS: readonly Mutant[] = [
     name: 'rms_norm_eps_1e-5',
     bug: 'The RMS norms take 1e-5 whatever the config says.',
     effect:
-      'Rows of a mean square of 1 change by some 5e-6, the thousandth part of what bfloat16 can tell. In this model float32 cannot tell either: the traces that show it are in float64.',
+      'Rows of a mean square of 1 change by some 5e-6, the thousandth part of what bfloat16 can tell. In this model traces in float32 do not show it either, only those in float64.',
     seen: 'An eps that was a constant became a parameter in [llama.cpp#2374](https://github.com/ggml-org/llama.cpp/pull/2374).',
     model: 'nope',
     op: 'model.layers.0.input_layernorm',
@@ -266,7 +266,7 @@ const CONVOLUTIONS: readonly Mutant[] = [
     name: 'conv_state_after_activation',
     bug: 'Between two calls the convolution keeps its outputs, where its state is its inputs.',
     effect:
-      'One call is right. Each further call convolves its first W - 1 tokens with numbers of another kind, writes the results to the state, and they stay there. When decoding, every token is a call.',
+      'One call is right. Each further call convolves its first W - 1 tokens with numbers of another kind, and the recurrent state keeps what came of it. When decoding, every token is a call.',
     seen: '[state-spaces/mamba#1027](https://github.com/state-spaces/mamba/pull/1027).',
     causes: ['conv_state_after_activation'],
     in_python: 'conv_state_after_activation',

@@ -11,9 +11,19 @@ type Numbers = Float64Array;
 /** One token of one column of the state, s [Dk], which is advanced: returns S^T q, not yet scaled. */
 type Step = (s: Numbers, q: FloatArray, k: FloatArray, v: number, decay: number, beta: number) => number;
 
-const dot = (a: ArrayLike<number>, b: ArrayLike<number>) => Array.from(a).reduce((sum, x, i) => sum + x * b[i]!, 0);
-const scale = (s: Numbers, factor: number) => s.set(s.map((x) => x * factor));
-const write = (s: Numbers, k: FloatArray, u: number) => s.set(s.map((x, i) => x + k[i]! * u));
+function dot(a: FloatArray, b: FloatArray): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!;
+  return sum;
+}
+
+function scale(s: Numbers, factor: number): void {
+  for (let i = 0; i < s.length; i++) s[i]! *= factor;
+}
+
+function write(s: Numbers, k: FloatArray, u: number): void {
+  for (let i = 0; i < s.length; i++) s[i]! += k[i]! * u;
+}
 
 const rightStep: Step = (s, q, k, v, decay, beta) => {
   scale(s, decay);
@@ -57,14 +67,18 @@ export function deltaRule(step: Step = rightStep, { keyHead = repeatedHead, plac
   const rule: Kernels['gated_delta_rule_recurrent'] = (o, q, k, v, g, beta, S, shape) => {
     const { Hk, H, Dk, Dv } = shape;
     for (let h = 0; h < H; h++) {
+      const heads = ({ data, rows }: Tensor) => {
+        const at = (t: number) => (t * Hk + keyHead(h, shape)) * Dk;
+        return Array.from({ length: rows }, (_, t) => data.slice(at(t), at(t) + Dk));
+      };
+      const [queries, keys] = [heads(q), heads(k)];
       for (let j = 0; j < Dv; j++) {
         const at = (i: number) => h * Dk * Dv + place(i, j, shape);
         const s = Float64Array.from({ length: Dk }, (_, i) => S.data[at(i)]!);
         for (let t = 0; t < q.rows; t++) {
-          const key = (t * Hk + keyHead(h, shape)) * Dk;
-          const head = ({ data }: Tensor) => data.subarray(key, key + Dk);
           const out = (t * H + h) * Dv + j;
-          o.data[out] = step(s, head(q), head(k), v.data[out]!, Math.exp(g.data[t * H + h]!), beta.data[t * H + h]!) / Math.sqrt(Dk);
+          const [decay, strength] = [Math.exp(g.data[t * H + h]!), beta.data[t * H + h]!];
+          o.data[out] = step(s, queries[t]!, keys[t]!, v.data[out]!, decay, strength) / Math.sqrt(Dk);
         }
         for (let i = 0; i < Dk; i++) S.data[at(i)] = s[i]!;
       }

@@ -23,6 +23,8 @@ export function causeIsRight({ mutant, diff }: Exhibit): boolean {
 export function page(exhibits: readonly Exhibit[], reference_error: number): string {
   const kernels = exhibits.filter(({ broken }) => broken !== null);
   const share = (part: readonly Exhibit[], whole: readonly Exhibit[]) => `${part.length} of ${whole.length}`;
+  const wiring = exhibits.filter(({ broken }) => broken === null);
+  const loud = wiring.filter(({ effect }) => effect.times_float32_error > 100);
   const killed = kernels.filter(({ broken }) => broken!.laws.length > 0);
   return `# A gallery of mistakes
 
@@ -33,10 +35,7 @@ of some tokens often reads well. This page is what \`npm run gallery\` found, wo
 | | |
 |---|---|
 | kernels whose mistake the [property kit](property_kit.md) finds | ${share(killed, kernels)} |
-| mistakes that move the logits of the prompt, or the trace where they do not | ${share(
-    exhibits.filter(({ diff }) => diff.outcome === 'diverged'),
-    exhibits,
-  )} |
+| mistakes of the wiring that move the logits by more than 100 times PyTorch's float32 error | ${share(loud, wiring)} |
 | first op of which \`diff\` says that it is at fault: the right one | ${share(exhibits.filter(firstOpIsRight), exhibits)} |
 | cause that \`diff\` names: the right one | ${share(exhibits.filter(causeIsRight), exhibits)} |
 
@@ -54,10 +53,7 @@ ${kernels.map(section).join('\n\n')}
 
 ## In the wiring
 
-${exhibits
-  .filter(({ broken }) => broken === null)
-  .map(section)
-  .join('\n\n')}
+${wiring.map(section).join('\n\n')}
 `;
 }
 

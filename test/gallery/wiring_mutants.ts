@@ -84,7 +84,7 @@ const BLOCKS: readonly Mutant[] = [
     name: 'rope_on',
     bug: 'Rotary position embedding is on in a checkpoint that has none.',
     effect:
-      'The release was trained to its end without positions in its attention: order is the business of the recurrent layers. Turned queries and keys agree only at distance 0, and the farther a token looks back, the more is wrong. Short prompts survive it and sound plausible.',
+      'The release was trained to its end without positions in its attention: order is the business of the recurrent layers. Turned queries and keys agree only at distance 0, and the farther a token looks back, the more is wrong.',
     seen: 'transformers 5.18.0 itself, for a `rope_parameters` of null ([golden/README.md](../golden/README.md)).',
     model: 'nope',
     op: 'model.layers.2.self_attn.rotary_q',
@@ -96,7 +96,7 @@ const BLOCKS: readonly Mutant[] = [
   {
     name: 'rope_off',
     bug: 'Rotary position embedding is off in a checkpoint that has it, such as the revisions of stages 1 and 2.',
-    effect: 'Attention cannot tell where a word stood. The recurrent layers hide it for a while.',
+    effect: 'Attention cannot tell where a word stood; what order is left comes from the recurrent layers.',
     seen: null,
     model: 'rope',
     op: 'model.layers.3.self_attn.rotary_q',
@@ -145,8 +145,8 @@ const BLOCKS: readonly Mutant[] = [
     name: 'qk_norm_per_head',
     bug: 'q and k are normalised head by head, where the norm goes over their full width.',
     effect:
-      'Each head is brought to the same loudness. In the release a head may be louder than another, and so attend more sharply; that is lost, while every shape fits.',
-    seen: 'With OLMo 3, whose norm is the same, in [vllm-metal#691](https://github.com/vllm-project/vllm-metal/issues/691).',
+      'Each head is brought to the same loudness. In the release a head may be louder than another, and so attend more sharply; that is lost. Where the weight is cut into heads as well, every shape fits.',
+    seen: 'With OLMo 3, whose norm is the same, in [vllm-metal#691](https://github.com/vllm-project/vllm-metal/issues/691), where the weight did not fit and it crashed.',
     model: 'nope',
     op: 'model.layers.2.self_attn.q_norm',
     causes: ['qk_norm_per_head'],
@@ -211,7 +211,7 @@ const STATES: readonly Mutant[] = [
     bug: 'After some tokens the text is cut back, and the recurrent state is not.',
     effect:
       'A KV cache is cut by forgetting rows; a recurrent state has none. The model goes on with a memory of tokens that are no longer there: rejected drafts, an edited turn of a chat.',
-    seen: '[llama.cpp#21681](https://github.com/ggml-org/llama.cpp/issues/21681), in another hybrid.',
+    seen: 'Reported in [llama.cpp#21681](https://github.com/ggml-org/llama.cpp/issues/21681), of another hybrid.',
     model: 'nope',
     op: Q_CONV,
     causes: ['foreign_inputs_in_state'],
@@ -241,7 +241,7 @@ const STATES: readonly Mutant[] = [
     name: 'packed_sequences_leak',
     bug: 'Of two texts that are packed into one row, the second begins with the recurrent state of the first; its convolutions begin anew.',
     effect:
-      'The boundaries of the texts reached one kernel and not the other. In training nothing fails, the model learns to live with it; at inference logits depend on what happened to lie before.',
+      'The boundaries of the texts reached one kernel and not the other. Nothing fails; what a token sees depends on which text happened to lie before its own.',
     seen: '[slime#1686](https://github.com/THUDM/slime/pull/1686); [transformers#44836](https://github.com/huggingface/transformers/pull/44836), for this model.',
     model: 'nope',
     op: 'model.layers.0.linear_attn.delta_rule',

@@ -3,7 +3,7 @@
 import { fileURLToPath } from 'node:url';
 import { checkKernel, KernelFailure, kernelNames, subprocessAdapter } from '../dist/testing/index.js';
 
-const [python = 'python3', runs = '200', seed = '1'] = process.argv.slice(2);
+const [python = 'python3', runs = '100', seed = '1'] = process.argv.slice(2);
 const port = subprocessAdapter(python, [fileURLToPath(new URL('../golden/kernels_torch.py', import.meta.url))], { name: 'PyTorch' });
 
 console.log('| kernel | laws | cases of each | largest error, of its bound |\n|---|---|---|---|');

@@ -82,38 +82,50 @@ export function drawn(rows: number, cols: number, draw: Draw, seed: number): Val
   return described({ data, rows, cols }, `${draw} ${rows}x${cols} of seed ${seed}`);
 }
 
-/** Tensors [rows, cols]; the kinds in the order in which failures shrink, the simplest first. */
-export function values(rows: number, cols: number, draws: readonly Draw[] = ALL_DRAWS): fc.Arbitrary<Values> {
-  return fc.tuple(fc.constantFrom(...draws), fc.nat(2 ** 31 - 1)).map(([draw, seed]) => drawn(rows, cols, draw, seed));
+/**
+ * Values of one kind from one seed, for whatever shape they are asked for. Shape and values are drawn apart, so that a failure shrinks in its
+ * shape and keeps its kind of values: a smaller tensor begins with the same numbers.
+ */
+export type Maker = (rows: number, cols: number) => Values;
+
+const seeds = fc.nat(2 ** 31 - 1);
+
+/** Any of these kinds, the simplest first. */
+export function anyValues(draws: readonly Draw[] = ALL_DRAWS): fc.Arbitrary<Maker> {
+  return fc.tuple(fc.constantFrom(...draws), seeds).map(
+    ([draw, seed]) =>
+      (rows, cols) =>
+        drawn(rows, cols, draw, seed),
+  );
 }
 
 /** Values drawn evenly from an interval. */
-export function uniform(rows: number, cols: number, low: number, high: number): fc.Arbitrary<Values> {
-  return fc.nat(2 ** 31 - 1).map((seed) => {
+export function anyUniform(low: number, high: number): fc.Arbitrary<Maker> {
+  return seeds.map((seed) => (rows, cols) => {
     const random = new Random(seed);
     const data = Float32Array.from({ length: rows * cols }, () => low + (high - low) * random.uniform());
     return described({ data, rows, cols }, `uniform(${low}, ${high}) ${rows}x${cols} of seed ${seed}`);
   });
 }
 
-/** Log decays g <= 0: none, weak, mixed or so strong that nothing of the past is left. */
-export function decays(T: number, H: number): fc.Arbitrary<Values> {
+/** Log decays g [T, H] <= 0: none, weak, mixed or so strong that nothing of the past is left. */
+export function anyDecays(): fc.Arbitrary<Maker> {
   const [none, weak, mixed, strong] = [
     [-Infinity, -Infinity],
     [-14, -5],
     [-9, 3],
     [2, 9],
   ] as const;
-  return fc.tuple(fc.constantFrom(mixed, none, weak, strong), fc.nat(2 ** 31 - 1)).map(([[low, high], seed]) => {
+  return fc.tuple(fc.constantFrom(mixed, none, weak, strong), seeds).map(([[low, high], seed]) => (T, H) => {
     const random = new Random(seed);
     const data = Float32Array.from({ length: T * H }, () => -Math.exp(low === -Infinity ? low : low + (high - low) * random.uniform()));
     return described({ data, rows: T, cols: H }, `decays e^[${low}, ${high}] ${T}x${H} of seed ${seed}`);
   });
 }
 
-/** beta in [0, 2], its ends and 1 included. */
-export function strengths(T: number, H: number): fc.Arbitrary<Values> {
-  return fc.nat(2 ** 31 - 1).map((seed) => {
+/** beta [T, H] in [0, 2], its ends and 1 included. */
+export function anyStrengths(): fc.Arbitrary<Maker> {
+  return seeds.map((seed) => (T, H) => {
     const random = new Random(seed);
     const some = [0, 1, 2];
     const data = Float32Array.from({ length: T * H }, () => some[Math.floor(6 * random.uniform())] ?? 2 * random.uniform());
@@ -125,8 +137,8 @@ export function strengths(T: number, H: number): fc.Arbitrary<Values> {
  * Keys or queries [T, H, D] of length 1, flattened to [T, H * D]: independent, or all close to one direction per head, which conditions the
  * delta rule worst when beta is near 2.
  */
-export function directions(T: number, H: number, D: number): fc.Arbitrary<Values> {
-  return fc.tuple(fc.constantFrom(1, 0.03, 0), fc.nat(2 ** 31 - 1)).map(([spread, seed]) => {
+export function anyDirections(): fc.Arbitrary<(T: number, H: number, D: number) => Values> {
+  return fc.tuple(fc.constantFrom(1, 0.03, 0), seeds).map(([spread, seed]) => (T, H, D) => {
     const random = new Random(seed);
     const common = Float64Array.from({ length: H * D }, () => gaussian(random));
     const data = new Float32Array(T * H * D);
@@ -137,6 +149,27 @@ export function directions(T: number, H: number, D: number): fc.Arbitrary<Values
     }
     return described({ data, rows: T, cols: H * D }, `directions ${T}x${H}x${D}, ${spread} apart, of seed ${seed}`);
   });
+}
+
+/** Tensors [rows, cols] of a fixed shape. */
+export function values(rows: number, cols: number, draws: readonly Draw[] = ALL_DRAWS): fc.Arbitrary<Values> {
+  return anyValues(draws).map((make) => make(rows, cols));
+}
+
+export function uniform(rows: number, cols: number, low: number, high: number): fc.Arbitrary<Values> {
+  return anyUniform(low, high).map((make) => make(rows, cols));
+}
+
+export function decays(T: number, H: number): fc.Arbitrary<Values> {
+  return anyDecays().map((make) => make(T, H));
+}
+
+export function strengths(T: number, H: number): fc.Arbitrary<Values> {
+  return anyStrengths().map((make) => make(T, H));
+}
+
+export function directions(T: number, H: number, D: number): fc.Arbitrary<Values> {
+  return anyDirections().map((make) => make(T, H, D));
 }
 
 /** The values with the lower half of their bits cut off: bf16 can represent them. */

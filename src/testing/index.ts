@@ -1,6 +1,11 @@
 export { type KernelName, type KernelTensor, kernelNames } from '../kernel_calls.ts';
 export { functionAdapter, type KernelAdapter, type KernelRequest, type KernelResults } from './adapter.ts';
 export {
+  anyDecays,
+  anyDirections,
+  anyStrengths,
+  anyUniform,
+  anyValues,
   cuts,
   type Draw,
   decays,
@@ -9,6 +14,7 @@ export {
   drawn,
   extent,
   extents,
+  type Maker,
   size,
   strengths,
   tokens,

@@ -2,6 +2,9 @@ import type { TraceDifference } from '../../src/diff/compare.ts';
 import type { Mutant } from './mutant.ts';
 import type { Effect } from './run.ts';
 
+/** Largest error of a logit that the reference may make in these runs. */
+export const REFERENCE_ERROR = 1e-13;
+
 /** What a run of the gallery has found of one mistake. */
 export interface Exhibit {
   readonly mutant: Mutant;
@@ -20,7 +23,7 @@ export function causeIsRight({ mutant, diff }: Exhibit): boolean {
 }
 
 /** docs/gallery.md. */
-export function page(exhibits: readonly Exhibit[], reference_error: number): string {
+export function page(exhibits: readonly Exhibit[]): string {
   const kernels = exhibits.filter(({ broken }) => broken !== null);
   const share = (part: readonly Exhibit[], whole: readonly Exhibit[]) => `${part.length} of ${whole.length}`;
   const wiring = exhibits.filter(({ broken }) => broken === null);
@@ -40,7 +43,7 @@ of some tokens often reads well. This page is what \`npm run gallery\` found, wo
 | cause that \`diff\` names: the right one | ${share(exhibits.filter(causeIsRight), exhibits)} |
 
 The size of a mistake is the largest change of a logit over the prompt, and the same over the error that PyTorch makes in float32. The reference without a
-mistake is off by ${reference_error.toExponential(0)} at most. These are tiny random models, whose weights were spread so that each mistake shows; in the trained 7B, which was not run
+mistake is off by less than ${REFERENCE_ERROR}. These are tiny random models, whose weights were spread so that each mistake shows; in the trained 7B, which was not run
 here, the same mistake may be louder or softer. "Flips" counts the positions whose likeliest next token is another one.
 
 | mistake | first op | largest change | × PyTorch's error | flips |

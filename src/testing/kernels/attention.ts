@@ -12,28 +12,23 @@ type Params = { readonly sliding_window: number | null };
 
 /** Scores of these stay below some hundreds. */
 const SCORES: readonly Draw[] = ['integers', 'normal', 'sparse', 'tiny', 'opposed'];
-const sizes = fc.record({
+const sizes = {
   T: fc.integer({ min: 1, max: 20 }),
   past: fc.oneof({ withCrossShrink: true }, fc.nat(12), size(65)),
   Hkv: fc.integer({ min: 1, max: 3 }),
   repeat: fc.integer({ min: 1, max: 3 }),
   Dh: size(33),
   window: fc.nat(40),
-});
+};
 
 export const attention: KernelSpec<Inputs, Outputs, Params> = {
   cases(draws) {
-    const scores = draws.filter((draw) => SCORES.includes(draw));
-    return sizes.chain(({ T, past, Hkv, repeat, Dh, window }) =>
-      fc.record({
-        inputs: fc.record({
-          q: anyOf(scores.length > 0 ? scores : SCORES, T, Hkv * repeat, Dh),
-          k: anyOf(scores.length > 0 ? scores : SCORES, past + T, Hkv, Dh),
-          v: anyOf(draws, past + T, Hkv, Dh),
-        }),
-        params: fc.constant({ sliding_window: window % 2 === 0 ? null : (window + 1) / 2 }),
-      }),
-    );
+    const small = draws.filter((draw) => SCORES.includes(draw));
+    const scores = anyOf(small.length > 0 ? small : SCORES);
+    return fc.record({ ...sizes, q: scores, k: scores, v: anyOf(draws) }).map(({ T, past, Hkv, repeat, Dh, window, q, k, v }) => ({
+      inputs: { q: q(T, Hkv * repeat, Dh), k: k(past + T, Hkv, Dh), v: v(past + T, Hkv, Dh) },
+      params: { sliding_window: window % 2 === 0 ? null : (window + 1) / 2 },
+    }));
   },
   outputs: ({ q }) => ({ o: q.shape }),
   bounds({ inputs: { q, k, v }, params }, _, u) {

@@ -9,16 +9,14 @@ type Inputs = { readonly x: KernelTensor; readonly weight: KernelTensor; readonl
 type Outputs = { readonly y: KernelTensor; readonly state_after: KernelTensor };
 type Params = { readonly activation: string };
 
-const sizes = fc.record({ T: tokens, C: size(70), W: fc.constantFrom(4, 3, 2, 5) });
+const sizes = { T: tokens, C: size(70), W: fc.constantFrom(4, 3, 2, 5) };
 
 export const causal_conv1d: KernelSpec<Inputs, Outputs, Params> = {
   cases: (draws) =>
-    sizes.chain(({ T, C, W }) =>
-      fc.record({
-        inputs: fc.record({ x: anyOf(draws, T, C), weight: anyOf(draws, C, 1, W), state: anyOf(draws, W - 1, C) }),
-        params: fc.constant({ activation: 'silu' }),
-      }),
-    ),
+    fc.record({ ...sizes, x: anyOf(draws), weight: anyOf(draws), state: anyOf(draws) }).map(({ T, C, W, x, weight, state }) => ({
+      inputs: { x: x(T, C), weight: weight(C, 1, W), state: state(W - 1, C) },
+      params: { activation: 'silu' },
+    })),
   outputs: ({ x, state }) => ({ y: x.shape, state_after: state.shape }),
   bounds({ inputs: { x, weight, state } }, { y }, u) {
     const [C, , W] = weight.shape as [number, number, number];

@@ -1,6 +1,6 @@
 import type fc from 'fast-check';
 import type { KernelTensor } from '../../kernel_calls.ts';
-import { type Draw, mapped, values } from '../arbitraries.ts';
+import { anyUniform, anyValues, type Draw, type Maker, mapped } from '../arbitraries.ts';
 import { TINY } from '../assert_close.ts';
 import type { Law, Outputs } from '../kernel_spec.ts';
 import { elements, type Params, shaped, type Tensors, taken, tokensOf, turnedBy } from '../tensors.ts';
@@ -10,9 +10,20 @@ export const FLUSHED = 2 ** -126 + TINY;
 /** The same behind a sigmoid whose e^-x overflows f32: x sigmoid(x) is then at most 3e-36, and may be 0. */
 export const CLOSED = 2 ** -118;
 
-/** A tensor of any of these kinds of values. */
-export function anyOf(draws: readonly Draw[], ...shape: number[]): fc.Arbitrary<KernelTensor> {
-  return values(1, elements(shape), draws).map((x) => shaped(x, ...shape));
+/** Values of one kind, for any shape. */
+export type TensorMaker = (...shape: number[]) => KernelTensor;
+
+/** Any of these kinds of values. */
+export function anyOf(draws: readonly Draw[]): fc.Arbitrary<TensorMaker> {
+  return anyValues(draws).map(shapedBy);
+}
+
+export function evenly(low: number, high: number): fc.Arbitrary<TensorMaker> {
+  return anyUniform(low, high).map(shapedBy);
+}
+
+export function shapedBy(make: Maker): TensorMaker {
+  return (...shape) => shaped(make(1, elements(shape)), ...shape);
 }
 
 /** Some inputs replaced. */

@@ -1,10 +1,10 @@
 import fc from 'fast-check';
 import type { KernelTensor } from '../../kernel_calls.ts';
-import { decays, directions, distinct, mapped, size, strengths } from '../arbitraries.ts';
+import { anyDecays, anyDirections, anyStrengths, distinct, mapped, size } from '../arbitraries.ts';
 import { type Bound, U32 } from '../assert_close.ts';
 import type { KernelSpec } from '../kernel_spec.ts';
 import { filled, indexAlong, joined, shaped, taken, tokensOf, turnedBy } from '../tensors.ts';
-import { anyOf, doubled, eachOf, FLUSHED } from './common.ts';
+import { anyOf, doubled, eachOf, FLUSHED, shapedBy } from './common.ts';
 
 /** q, k [T, Hk, Dk], v [T, H, Dv], g, beta [T, H], state [H, Dk, Dv]. */
 type Inputs = Readonly<Record<'q' | 'k' | 'v' | 'g' | 'beta' | 'state', KernelTensor>>;
@@ -12,29 +12,38 @@ type Outputs = { readonly o: KernelTensor; readonly state_after: KernelTensor };
 type Params = { readonly form: string };
 
 const PER_TOKEN = ['q', 'k', 'v', 'g', 'beta'] as const;
-const sizes = fc.record({
+const sizes = {
   T: fc.oneof({ withCrossShrink: true }, fc.integer({ min: 1, max: 8 }), size(129)), // chunks ± 1
   Hk: fc.integer({ min: 1, max: 2 }),
   repeat: fc.integer({ min: 1, max: 3 }),
   dims: distinct({ Dk: 17, Dv: 33 }),
-});
+};
 
 export const gated_delta_rule: KernelSpec<Inputs, Outputs, Params> = {
   cases: (draws) =>
-    sizes.chain(({ T, Hk, repeat, dims: { Dk, Dv } }) => {
-      const H = Hk * repeat;
-      return fc.record({
-        inputs: fc.record({
-          q: directions(T, Hk, Dk).map((x) => shaped(x, T, Hk, Dk)),
-          k: directions(T, Hk, Dk).map((x) => shaped(x, T, Hk, Dk)),
-          v: anyOf(draws, T, H, Dv),
-          g: decays(T, H).map((x) => shaped(x, T, H)),
-          beta: strengths(T, H).map((x) => shaped(x, T, H)),
-          state: fc.oneof({ withCrossShrink: true }, fc.constant(filled([H, Dk, Dv], () => 0)), anyOf(draws, H, Dk, Dv)),
-        }),
-        params: fc.constantFrom({ form: 'recurrent' }, { form: 'chunked' }),
-      });
-    }),
+    fc
+      .record({
+        ...sizes,
+        q: anyDirections(),
+        k: anyDirections(),
+        v: anyOf(draws),
+        g: anyDecays().map(shapedBy),
+        beta: anyStrengths().map(shapedBy),
+        state: fc.option(anyOf(draws)),
+        form: fc.constantFrom('recurrent', 'chunked'),
+      })
+      .map(({ T, Hk, repeat, dims: { Dk, Dv }, q, k, v, g, beta, state, form }) => {
+        const H = Hk * repeat;
+        const inputs = {
+          q: shaped(q(T, Hk, Dk), T, Hk, Dk),
+          k: shaped(k(T, Hk, Dk), T, Hk, Dk),
+          v: v(T, H, Dv),
+          g: g(T, H),
+          beta: beta(T, H),
+          state: state === null ? filled([H, Dk, Dv], () => 0) : state(H, Dk, Dv),
+        };
+        return { inputs, params: { form } };
+      }),
   outputs: ({ v, state }) => ({ o: v.shape, state_after: state.shape }),
   bounds({ inputs, params }, _, u) {
     const { o, S } = reach(inputs);

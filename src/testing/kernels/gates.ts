@@ -1,31 +1,22 @@
 import fc from 'fast-check';
 import type { KernelTensor } from '../../kernel_calls.ts';
-import { type Draw, extent, mapped, uniform } from '../arbitraries.ts';
+import { type Draw, extent, mapped } from '../arbitraries.ts';
 import type { KernelSpec } from '../kernel_spec.ts';
-import { indexAlong, shaped } from '../tensors.ts';
-import { anyOf, CLOSED, FLUSHED, linearIn, rowsDoNotMeet, turning } from './common.ts';
+import { indexAlong } from '../tensors.ts';
+import { anyOf, CLOSED, evenly, FLUSHED, linearIn, rowsDoNotMeet, turning } from './common.ts';
 
 type None = Record<never, never>;
 type Gate = { readonly a: KernelTensor; readonly A_log: KernelTensor; readonly dt_bias: KernelTensor };
 
-const rows = fc.tuple(fc.nat(40), extent);
-const vector = (H: number, low: number, high: number) => uniform(1, H, low, high).map((x) => shaped(x, H));
+const rows = { T: fc.nat(40), D: extent };
 /** Over all of exp's range, or any values. */
-const gates = (draws: readonly Draw[], T: number, D: number) =>
-  fc.oneof(
-    { withCrossShrink: true },
-    uniform(T, D, -100, 100).map((x) => shaped(x, T, D)),
-    anyOf(draws, T, D),
-  );
+const gates = (draws: readonly Draw[]) => fc.oneof({ withCrossShrink: true }, evenly(-100, 100), anyOf(draws));
 
 export const gdn_gate: KernelSpec<Gate, { readonly g: KernelTensor }, None> = {
   cases: (draws) =>
-    rows.chain(([T, H]) =>
-      fc.record({
-        inputs: fc.record({ a: gates(draws, T, H), A_log: vector(H, -8, 5), dt_bias: vector(H, -9, 3) }),
-        params: fc.constant({}),
-      }),
-    ),
+    fc
+      .record({ ...rows, a: gates(draws), A_log: evenly(-8, 5), dt_bias: evenly(-9, 3) })
+      .map(({ T, D: H, a, A_log, dt_bias }) => ({ inputs: { a: a(T, H), A_log: A_log(H), dt_bias: dt_bias(H) }, params: {} })),
   outputs: ({ a }) => ({ g: a.shape }),
   bounds: ({ inputs: { a, A_log, dt_bias } }, truth, u) => {
     // a + dt_bias is rounded; far below 0 softplus is its exp, which turns that into a relative error of |a + dt_bias| u.
@@ -76,9 +67,9 @@ type BetaParams = { readonly allow_neg_eigval: boolean };
 
 export const gdn_beta: KernelSpec<Beta, { readonly beta: KernelTensor }, BetaParams> = {
   cases: (draws) =>
-    rows.chain(([T, H]) =>
-      fc.record({ inputs: fc.record({ b: gates(draws, T, H) }), params: fc.record({ allow_neg_eigval: fc.boolean() }) }),
-    ),
+    fc
+      .record({ ...rows, b: gates(draws), allow_neg_eigval: fc.boolean() })
+      .map(({ T, D: H, b, allow_neg_eigval }) => ({ inputs: { b: b(T, H) }, params: { allow_neg_eigval } })),
   outputs: ({ b }) => ({ beta: b.shape }),
   bounds: (_, __, u) => ({ beta: { relative: 6 * u, absolute: 4 * FLUSHED } }),
   laws: [
@@ -110,7 +101,9 @@ type Gated = { readonly gate: KernelTensor; readonly up: KernelTensor };
 
 export const swiglu: KernelSpec<Gated, { readonly y: KernelTensor }, None> = {
   cases: (draws) =>
-    rows.chain(([T, D]) => fc.record({ inputs: fc.record({ gate: gates(draws, T, D), up: anyOf(draws, T, D) }), params: fc.constant({}) })),
+    fc
+      .record({ ...rows, gate: gates(draws), up: anyOf(draws) })
+      .map(({ T, D, gate, up }) => ({ inputs: { gate: gate(T, D), up: up(T, D) }, params: {} })),
   outputs: ({ gate }) => ({ y: gate.shape }),
   bounds: ({ inputs: { up } }, _, u) => ({
     y: { relative: 10 * u, absolute: FLUSHED + CLOSED * (1 + Math.max(...up.data.map(Math.abs), 0)) },

@@ -10,27 +10,16 @@ import { anyOf, FLUSHED, rowsDoNotMeet, turning } from './common.ts';
 type Inputs = { readonly x: KernelTensor; readonly weight: KernelTensor; readonly bias?: KernelTensor };
 type Outputs = { readonly y: KernelTensor };
 
-const sizes = fc.record({ T: fc.nat(20), dims: distinct({ K: 129, N: 70 }) });
+const sizes = { T: fc.nat(20), dims: distinct({ K: 129, N: 70 }) };
 
 export const linear: KernelSpec<Inputs, Outputs, Record<never, never>> = {
   cases: (draws) =>
-    sizes
-      .chain(({ T, dims: { K, N } }) =>
-        fc.record({
-          x: anyOf(draws, T, K),
-          weight: anyOf(draws, N, K),
-          bias: fc.option(anyOf(draws, N), { nil: null }),
-          cancels: fc.nat(7),
-        }),
-      )
-      .map(({ x, weight, bias, cancels }) => {
-        // Neighbours in x of opposite sign, in the weight equal: all sums cancel.
-        const pair =
-          ({ data }: KernelTensor, sign: number) =>
-          (value: number, i: number) =>
-            i % 2 === 0 ? value : sign * data[i - 1]! * (1 + (i % 7) * 1e-4);
-        const operands = cancels === 7 ? { x: mapped(x, pair(x, -1)), weight: mapped(weight, pair(weight, 1)) } : { x, weight };
-        return { inputs: { x: rounded(operands.x), weight: rounded(operands.weight), ...(bias && { bias }) }, params: {} };
+    fc
+      .record({ ...sizes, x: anyOf(draws), weight: anyOf(draws), bias: fc.option(anyOf(draws)), cancels: fc.nat(7) })
+      .map(({ T, dims: { K, N }, x, weight, bias, cancels }) => {
+        const operands = { x: x(T, K), weight: weight(N, K) };
+        const { x: a, weight: w } = cancels === 7 ? cancelling(operands) : operands;
+        return { inputs: { x: a, weight: w, ...(bias && { bias: bias(N) }) }, params: {} };
       }),
   outputs: ({ x, weight }) => ({ y: [x.shape[0]!, weight.shape[0]!] }),
   bounds: ({ inputs: { x, weight, bias } }, _, u) => {
@@ -66,6 +55,11 @@ export const linear: KernelSpec<Inputs, Outputs, Record<never, never>> = {
   ],
 };
 
-function rounded(x: KernelTensor): KernelTensor {
-  return { ...x, data: Float32Array.from(x.data) };
+/** Neighbours in x of opposite sign, in the weight alike: all sums cancel to about a thousandth of their terms. */
+function cancelling({ x, weight }: Record<'x' | 'weight', KernelTensor>): Record<'x' | 'weight', KernelTensor> {
+  const pair = ({ data, shape }: KernelTensor, sign: number): KernelTensor => ({
+    shape,
+    data: Float32Array.from(data, (value, i) => (i % 2 === 0 ? value : sign * data[i - 1]! * (1 + (i % 7) * 1e-4))),
+  });
+  return { x: pair(x, -1), weight: pair(weight, 1) };
 }

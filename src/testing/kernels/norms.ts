@@ -10,7 +10,7 @@ type Eps = { readonly eps: number };
 type Y = { readonly y: KernelTensor };
 
 const EPS = fc.constantFrom(1e-6, 1e-5, 1e-3);
-const rows = fc.tuple(fc.nat(40), extent);
+const rows = { T: fc.nat(40), D: extent };
 const sumsOfSquares = ({ shape, data }: KernelTensor) => {
   const D = shape[1]!;
   return Float64Array.from({ length: shape[0]! }, (_, t) =>
@@ -74,9 +74,9 @@ const ones = (inputs: Norm): Norm => ({ ...inputs, weight: mapped(inputs.weight,
 
 export const rms_norm: KernelSpec<Norm, Y, Eps> = {
   cases: (draws) =>
-    rows.chain(([T, D]) =>
-      fc.record({ inputs: fc.record({ x: anyOf(draws, T, D), weight: anyOf(draws, D) }), params: fc.record({ eps: EPS }) }),
-    ),
+    fc
+      .record({ ...rows, eps: EPS, x: anyOf(draws), weight: anyOf(draws) })
+      .map(({ T, D, eps, x, weight }) => ({ inputs: { x: x(T, D), weight: weight(D) }, params: { eps } })),
   outputs: ({ x }) => ({ y: x.shape }),
   bounds: ({ inputs: { x, weight }, params: { eps } }, _, u) => {
     const bound = normBound(x.shape[1]!, eps, u, 8);
@@ -96,12 +96,9 @@ type GatedNorm = Norm & { readonly gate: KernelTensor };
 
 export const rms_norm_gated: KernelSpec<GatedNorm, Y, Eps> = {
   cases: (draws) =>
-    rows.chain(([T, D]) =>
-      fc.record({
-        inputs: fc.record({ x: anyOf(draws, T, D), gate: anyOf(draws, T, D), weight: anyOf(draws, D) }),
-        params: fc.record({ eps: EPS }),
-      }),
-    ),
+    fc
+      .record({ ...rows, eps: EPS, x: anyOf(draws), gate: anyOf(draws), weight: anyOf(draws) })
+      .map(({ T, D, eps, x, gate, weight }) => ({ inputs: { x: x(T, D), gate: gate(T, D), weight: weight(D) }, params: { eps } })),
   outputs: ({ x }) => ({ y: x.shape }),
   bounds: ({ inputs: { x, gate, weight }, params: { eps } }, _, u) => {
     const D = x.shape[1]!;
@@ -140,7 +137,8 @@ export const rms_norm_gated: KernelSpec<GatedNorm, Y, Eps> = {
 type Plain = { readonly x: KernelTensor };
 
 export const l2_norm: KernelSpec<Plain, Y, Eps> = {
-  cases: (draws) => rows.chain(([T, D]) => fc.record({ inputs: fc.record({ x: anyOf(draws, T, D) }), params: fc.record({ eps: EPS }) })),
+  cases: (draws) =>
+    fc.record({ ...rows, eps: EPS, x: anyOf(draws) }).map(({ T, D, eps, x }) => ({ inputs: { x: x(T, D) }, params: { eps } })),
   outputs: ({ x }) => ({ y: x.shape }),
   bounds: ({ inputs: { x }, params: { eps } }, _, u) => ({ y: normBound(x.shape[1]!, eps, u, 8) }),
   laws: [
@@ -160,7 +158,7 @@ type Rows = { readonly x: KernelTensor };
 type None = Record<never, never>;
 
 export const softmax: KernelSpec<Rows, Y, None> = {
-  cases: (draws) => rows.chain(([T, D]) => fc.record({ inputs: fc.record({ x: anyOf(draws, T, D) }), params: fc.constant({}) })),
+  cases: (draws) => fc.record({ ...rows, x: anyOf(draws) }).map(({ T, D, x }) => ({ inputs: { x: x(T, D) }, params: {} })),
   outputs: ({ x }) => ({ y: x.shape }),
   bounds: ({ inputs: { x } }, { y }, u) => {
     const D = x.shape[1]!;

@@ -21,15 +21,17 @@ const rope: fc.Arbitrary<Params> = fc
     fc.oneof({ withCrossShrink: true }, fc.nat(20), fc.nat(4000)),
   )
   .map(([type, rope_theta, position]) => ({ ...type, rope_theta, position }));
-/** A tensor of 128 heads of 128 is enough. */
-const sizes = fc.record({ T: fc.nat(12), H: fc.integer({ min: 1, max: 5 }), half: size(33) });
+const sizes = { T: fc.nat(12), H: fc.integer({ min: 1, max: 5 }), half: size(33) };
 
 const factorOf = (params: Params) => (typeof params['attention_factor'] === 'number' ? params['attention_factor'] : 1);
 /** The other element of the pair that i turns with. */
 const partner = (i: number, Dh: number) => (i % Dh < Dh / 2 ? i + Dh / 2 : i - Dh / 2);
 
 export const rotary: KernelSpec<Inputs, Outputs, Params> = {
-  cases: (draws) => sizes.chain(({ T, H, half }) => fc.record({ inputs: fc.record({ x: anyOf(draws, T, H, 2 * half) }), params: rope })),
+  cases: (draws) =>
+    fc
+      .record({ ...sizes, params: rope, x: anyOf(draws) })
+      .map(({ T, H, half, params, x }) => ({ inputs: { x: x(T, H, 2 * half) }, params })),
   outputs: ({ x }) => ({ y: x.shape }),
   bounds({ inputs: { x }, params }, _, u) {
     const [T, , Dh] = x.shape as [number, number, number];

@@ -4,7 +4,10 @@ import { fileURLToPath } from 'node:url';
 import { checkKernel, KernelFailure, kernelNames, subprocessAdapter } from '../dist/testing/index.js';
 
 const [python = 'python3', runs = '100', seed = '1'] = process.argv.slice(2);
-const port = subprocessAdapter(python, [fileURLToPath(new URL('../golden/kernels_torch.py', import.meta.url))], { name: 'PyTorch' });
+const port = subprocessAdapter(python, [fileURLToPath(new URL('../golden/kernels_torch.py', import.meta.url))], {
+  name: 'PyTorch',
+  timeout_ms: 600_000,
+});
 
 console.log('| kernel | laws | cases of each | largest error, of its bound |\n|---|---|---|---|');
 try {

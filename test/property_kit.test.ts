@@ -1,3 +1,9 @@
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { promisify } from 'node:util';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { ArgumentError } from '../src/errors.ts';
@@ -15,7 +21,7 @@ import {
   subprocessAdapter,
   wasmAdapter,
 } from '../src/testing/index.ts';
-import { repository } from './support/models.ts';
+import { repository, temporaryFolder } from './support/models.ts';
 import { wasmExports } from './support/wasm_exports.ts';
 
 const RUNS = 40;
@@ -196,6 +202,25 @@ describe('a wasm export', () => {
     });
     await checkKernel('softmax', large, { runs: 5 });
     expect(memory.buffer.byteLength).toBeGreaterThan(before);
+  });
+});
+
+describe('docs/property_kit.md', async () => {
+  const text = await readFile(repository('docs/property_kit.md'), 'utf8');
+
+  test('its first example runs as it stands, and says what the page says', async () => {
+    const built = repository('dist/testing/index.js');
+    if (!existsSync(built)) throw new Error('there is no dist/testing/index.js: run `npm run build` before this test');
+    const example = /^```js\n(.*?)^```/ms.exec(text)![1]!;
+    const output = /^```\n(naive: .*?)^```/ms.exec(text)![1]!;
+    const file = join(await temporaryFolder(), 'example.mjs');
+    await writeFile(file, example.replace("'olmo-hybrid/testing'", JSON.stringify(pathToFileURL(built).href)));
+    const failed = await promisify(execFile)(process.execPath, [file]).catch((error: { stderr: string }) => error);
+    expect(failed.stderr).toContain(output.trim());
+  });
+
+  test.each(kernelNames)('lists the laws of %s', (kernel) => {
+    expect(text).toContain(`| \`${kernel}\` | ${lawsOf(kernel).slice(1).join('; ')} |`);
   });
 });
 

@@ -19,7 +19,7 @@ export interface SubprocessOptions {
   readonly name?: string | undefined;
   readonly cwd?: string | undefined;
   readonly env?: NodeJS.ProcessEnv | undefined;
-  /** Longest wait for one answer, the start of the process included. Default 60,000. */
+  /** Longest wait for one answer, the start of the process included. Default 120,000. */
   readonly timeout_ms?: number | undefined;
 }
 
@@ -78,7 +78,7 @@ class Connection {
     child.stdin.on('error', () => {}); // a process that died shows as the end of its stdout
   }
 
-  static async open(command: string, args: readonly string[], { cwd, env, timeout_ms = 60_000 }: SubprocessOptions): Promise<Connection> {
+  static async open(command: string, args: readonly string[], { cwd, env, timeout_ms = 120_000 }: SubprocessOptions): Promise<Connection> {
     const { spawn } = await import('node:child_process');
     const child = spawn(command, args, { cwd, env, stdio: ['pipe', 'pipe', 'pipe'] });
     await new Promise<void>((resolve, reject) => {

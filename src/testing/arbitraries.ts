@@ -123,12 +123,12 @@ export function anyDecays(): fc.Arbitrary<Maker> {
   });
 }
 
-/** beta [T, H] in [0, 2], its ends and 1 included. */
+/** beta [T, H] in [0, 2]: its ends, 1, and what is next to them among all others. */
 export function anyStrengths(): fc.Arbitrary<Maker> {
   return seeds.map((seed) => (T, H) => {
     const random = new Random(seed);
-    const some = [0, 1, 2];
-    const data = Float32Array.from({ length: T * H }, () => some[Math.floor(6 * random.uniform())] ?? 2 * random.uniform());
+    const some = [0, 1, 2, 1e-6, 1 - 2 ** -20, 2 - 2 ** -20];
+    const data = Float32Array.from({ length: T * H }, () => some[Math.floor(12 * random.uniform())] ?? 2 * random.uniform());
     return described({ data, rows: T, cols: H }, `strengths ${T}x${H} of seed ${seed}`);
   });
 }

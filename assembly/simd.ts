@@ -56,3 +56,10 @@ export function dot64(a: usize, b: usize, D: i32): f64 {
   for (let i = D4; i < D; i++) total += <f64>load<f32>(a + (<usize>i << 2)) * <f64>load<f32>(b + (<usize>i << 2));
   return total;
 }
+
+/** sum + a b in every lane: rounded twice, or once in the relaxed build where the machine can. */
+@inline
+export function madd(sum: v128, a: v128, b: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return f32x4.relaxed_madd(a, b, sum);
+  return f32x4.add(sum, f32x4.mul(a, b));
+}

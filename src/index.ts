@@ -35,7 +35,7 @@ export {
 } from './generate.ts';
 export { type GenerationConfig, parseGenerationConfig, readGenerationConfig } from './generation_config.ts';
 export { type LoadedModel, type LoadOptions, loadModel, loadModelFrom, type ModelPlan, planModel, readConfig } from './load.ts';
-export type { Mode } from './model/nn.ts';
+export type { Mode } from './runtime/bank.ts';
 export { OlmoHybridForCausalLM, type Snapshot } from './model/olmo_hybrid.ts';
 export { embeddedModel } from './package_files.ts';
 export { Random } from './random.ts';

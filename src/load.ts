@@ -5,20 +5,23 @@ import { openCheckpointFolder } from './checkpoint/checkpoint_folder.ts';
 import type { TensorEntry } from './checkpoint/safetensors.ts';
 import { type OlmoHybridConfig, parseConfig } from './config.ts';
 import { ArgumentError, ConfigError, RuntimeLimitError } from './errors.ts';
-import type { Mode } from './model/nn.ts';
 import { OlmoHybridForCausalLM } from './model/olmo_hybrid.ts';
 import { type Placement, placement } from './model/placement.ts';
-import { Weights } from './model/weights.ts';
+import { type Formats, Weights } from './model/weights.ts';
 import type { BankBytes } from './runtime/addressed_bank.ts';
-import type { Bank } from './runtime/bank.ts';
+import type { Bank, Mode } from './runtime/bank.ts';
 import type { Kernels } from './runtime/kernels.ts';
 import { ReferenceBank } from './runtime/reference_bank.ts';
 import { BANK_LIMIT_BYTES, WasmBank } from './runtime/wasm_bank.ts';
-import { kernelModule } from './runtime/wasm_module.ts';
+import { ThreadPool } from './runtime/thread_pool.ts';
+import { type Build, hasRelaxedSimd } from './runtime/wasm_module.ts';
 import { readTextFile } from './text_file.ts';
 
 const DEFAULT_CONTEXT = 4096;
 const DEFAULT_PREFILL_CHUNK = 256;
+const MOST_THREADS = 256;
+
+export type WeightsOption = 'f32' | 'bf16' | 'q8' | 'q4';
 
 export interface LoadOptions {
   /** Tokens that the caches hold. Default: the config's max_position_embeddings, at most 4096. */
@@ -30,10 +33,19 @@ export interface LoadOptions {
    * when it runs in bfloat16. Default `wasm`.
    */
   readonly kernels?: Kernels['name'] | undefined;
-  /** `strict`: the bits do not depend on where the prompt is cut. `fast`: chunked delta rule in prefill. Default `strict`. */
+  /** Default `strict`. */
   readonly mode?: Mode | undefined;
+  /**
+   * How the matrices lie in memory. Default: as stored (f16 as f32). `q8`, `q4`: in blocks of 32, 8.5 and 5 bits for each weight; the embedding,
+   * norms, gates and convolutions stay as stored, lm_head and the projections to the gates take q8 at least.
+   */
+  readonly weights?: WeightsOption | undefined;
+  /** Threads that share each kernel; with more than one, `dispose` ends them. They change no bit. Default 1. */
+  readonly threads?: number | undefined;
   /** Most bytes of one wasm memory. Default 4 GiB, what wasm32 allows. */
   readonly bank_limit_bytes?: number | undefined;
+  /** Gives what is to run in place of a bank's kernels, such as the same kernels with a clock. */
+  readonly instrument?: ((kernels: Kernels) => Kernels) | undefined;
   /** Called while the weights are read, with bytes done and bytes in all. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
@@ -43,6 +55,8 @@ export interface ModelPlan {
   readonly config: OlmoHybridConfig;
   readonly context: number;
   readonly prefill_chunk: number;
+  readonly threads: number;
+  readonly mode: Mode;
   readonly placement: Placement;
   /** Bytes of the weights as stored. */
   readonly stored_bytes: number;
@@ -53,6 +67,10 @@ export interface LoadedModel {
   readonly plan: ModelPlan;
   /** Parameters that hold NaN or infinite values. */
   readonly not_finite: readonly string[];
+  /** Which build of the kernels runs; null where they are TypeScript. */
+  readonly build: Build | null;
+  /** Ends the threads, if there are any. The model can still be used, on one. */
+  dispose(): Promise<void>;
 }
 
 /**
@@ -102,22 +120,28 @@ export async function loadModelFrom(config: OlmoHybridConfig, tensors: Tensors, 
 }
 
 async function load(where: string, config: OlmoHybridConfig, tensors: Tensors, options: LoadOptions): Promise<LoadedModel> {
-  const { checkpoint, plan } = await prepare(where, config, tensors, options);
-  const { banks, layers } = plan.placement;
-  const rows = plan.prefill_chunk;
-  const module = await kernelModule();
-  const bank = {
-    wasm: (bytes: BankBytes) => new WasmBank(module, rows, bytes),
-    reference: () => new ReferenceBank(rows),
-    bf16: () => new ReferenceBank(rows, bf16Kernels),
-  }[options.kernels ?? 'wasm'];
-  const memory = banks.map((bytes): Bank => bank(bytes));
-  const weights = new Weights(checkpoint.formatOf);
-  const model = new OlmoHybridForCausalLM(config, weights, memory, layers, { context: plan.context, mode: options.mode ?? 'strict' });
-  const not_finite = await checkpoint.load(weights.parameters, options.onProgress);
-  if (options.kernels === 'bf16') castWeights(weights.parameters);
-  model.ready();
-  return { model, plan, not_finite };
+  const { checkpoint, formats, plan } = await prepare(where, config, tensors, options);
+  const { threads, mode, prefill_chunk: rows } = plan;
+  const { kernels = 'wasm' } = options;
+  const pool =
+    kernels === 'wasm' ? await ThreadPool.create(threads, mode === 'fast' && (await hasRelaxedSimd()) ? 'relaxed' : 'strict') : null;
+  const bank = (bytes: BankBytes): Bank =>
+    pool
+      ? new WasmBank(pool, rows, mode, bytes, options.instrument)
+      : new ReferenceBank(rows, kernels === 'bf16' ? bf16Kernels : undefined);
+  try {
+    const weights = new Weights(formats);
+    const memory = plan.placement.banks.map(bank);
+    const model = new OlmoHybridForCausalLM(config, weights, memory, plan.placement.layers, { context: plan.context });
+    await pool?.start();
+    const not_finite = await checkpoint.load(weights.parameters, options.onProgress);
+    if (kernels === 'bf16') castWeights(weights.parameters);
+    model.ready();
+    return { model, plan, not_finite, build: pool?.build ?? null, dispose: async () => await pool?.dispose() };
+  } catch (error) {
+    await pool?.dispose();
+    throw error;
+  }
 }
 
 /** Checks the tensors against the config, and the memory that they will take against the machine's. */
@@ -128,19 +152,27 @@ async function prepare(where: string, config: OlmoHybridConfig, tensors: Tensors
     config.max_position_embeddings,
   );
   const prefill_chunk = Math.min(inRange('prefill_chunk', options.prefill_chunk ?? DEFAULT_PREFILL_CHUNK, 2 ** 20), context);
+  const threads = inRange('threads', options.threads ?? 1, MOST_THREADS);
+  const { kernels = 'wasm', mode = 'strict' } = options;
+  if (kernels !== 'wasm' && (options.weights !== undefined || threads > 1)) {
+    const found = `kernels ${kernels}, which run on one thread and take weights as stored`;
+    throw new ArgumentError({ where: 'weights and threads', expected: 'kernels wasm', found, fix: 'Leave both out.' });
+  }
   const checkpoint = new Checkpoint(config, tensors);
-  const planned = placement(config, checkpoint.formatOf, {
+  const formats = formatsOf(checkpoint, options.weights);
+  const planned = placement(config, formats, {
     rows: prefill_chunk,
+    threads,
     context,
-    mode: options.mode ?? 'strict',
+    mode,
     bank_limit_bytes: options.bank_limit_bytes ?? BANK_LIMIT_BYTES,
   });
   checkpoint.check(planned.parameters, where);
   await checkMachine(planned.total_bytes);
   let stored_bytes = 0;
   for (const entry of tensors.values()) stored_bytes += entry.byteLength;
-  const plan: ModelPlan = { config, context, prefill_chunk, placement: planned, stored_bytes };
-  return { checkpoint, plan };
+  const plan: ModelPlan = { config, context, prefill_chunk, threads, mode, placement: planned, stored_bytes };
+  return { checkpoint, formats, plan };
 }
 
 async function withFolder<T>(dir: string, use: (config: OlmoHybridConfig, tensors: Tensors) => Promise<T>): Promise<T> {
@@ -152,6 +184,25 @@ async function withFolder<T>(dir: string, use: (config: OlmoHybridConfig, tensor
     await folder.close();
   }
 }
+
+/** The format of every matrix under the option. @throws {ArgumentError} where bf16 would lose what is stored */
+function formatsOf(checkpoint: Checkpoint, weights: WeightsOption | undefined): Formats {
+  return (name) => {
+    const stored = checkpoint.formatOf(name);
+    if (weights === undefined) return stored;
+    if (weights === 'f32') return 'F32';
+    if (weights === 'bf16') {
+      if (stored === 'BF16') return 'BF16';
+      const fix = 'Leave the weights as stored, or take q8.';
+      throw new ArgumentError({ where: 'weights', expected: `${name} stored in bf16`, found: 'f32 or f16', fix });
+    }
+    if (name === 'model.embed_tokens.weight') return stored;
+    return weights === 'q8' || SENSITIVE.test(name) ? 'Q8' : 'Q4';
+  };
+}
+
+/** What takes q8 where others take q4: the logits, and the projections to the gates, which are few and go through exp. */
+const SENSITIVE = /^lm_head\.|\.[ab]_proj\./;
 
 function inRange(where: string, value: number, most: number): number {
   if (Number.isInteger(value) && value >= 1 && value <= most) return value;

@@ -5,7 +5,7 @@ import { quote } from './checkpoint/problem_list.ts';
 import type { OlmoHybridConfig } from './config.ts';
 import { ArgumentError } from './errors.ts';
 import { readConfig } from './load.ts';
-import type { Mode } from './model/nn.ts';
+import type { Mode } from './runtime/bank.ts';
 import type { OlmoHybridForCausalLM } from './model/olmo_hybrid.ts';
 import type { Kernels } from './runtime/kernels.ts';
 import type { FloatArray } from './runtime/tensor.ts';

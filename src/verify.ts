@@ -7,7 +7,7 @@ import type { Bank } from './runtime/bank.ts';
 import { ReferenceBank } from './runtime/reference_bank.ts';
 import type { FloatArray } from './runtime/tensor.ts';
 import { WasmBank } from './runtime/wasm_bank.ts';
-import { kernelModule } from './runtime/wasm_module.ts';
+import { ThreadPool } from './runtime/thread_pool.ts';
 import { type ErrorRatio, errorRatio, type Golden, numbersOf, readGolden, tensorOf } from './verify_golden.ts';
 import { verifiableKernels, verifyKernel } from './verify_kernels.ts';
 
@@ -91,7 +91,7 @@ async function list(folder: string): Promise<string[]> {
 /** A bank for the buffers of all kernel cases; the longest rotary table takes 33 MB of it. */
 async function kernelBank({ kernels }: VerifyOptions): Promise<Bank> {
   if (kernels === 'reference') return new ReferenceBank(1);
-  return new WasmBank(await kernelModule(), 1, { persistent: 2 ** 26, scratch: 2 ** 20 });
+  return new WasmBank(await ThreadPool.create(1), 1, 'strict', { persistent: 2 ** 26, scratch: 2 ** 20 });
 }
 
 async function verifyModel(dir: string, name: string, options: VerifyOptions): Promise<Accuracy> {

@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { hasRelaxedSimd } from '../src/runtime/wasm_module.ts';
 import { repository } from './support/models.ts';
 
 /** Which folders of src/ (or files at its top) may be imported from where; `errors` from everywhere. */
@@ -16,6 +17,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 /** Packages that the library may need at run time; the command line may need two more. */
 const LIBRARY = ['@huggingface/jinja', '@huggingface/tokenizers'];
 const COMMAND_LINE = ['commander', 'picocolors'];
+
+const BUILDS = ['strict', 'strict.shared', 'relaxed', 'relaxed.shared'].map((build) => `build/${build}.wasm`);
 
 const sources = readdirSync(repository('src'), { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'));
 
@@ -78,7 +81,8 @@ test('the package holds what the code opens at run time, and stays small', () =>
   const [{ files, size }] = JSON.parse(listing) as [{ files: { path: string }[]; size: number }];
   const paths = files.map(({ path }) => path);
   for (const path of [
-    'build/kernels.wasm',
+    ...BUILDS,
+    'dist/runtime/worker.js',
     'dist/index.js',
     'dist/index.d.ts',
     'dist/kernels.js',
@@ -93,10 +97,14 @@ test('the package holds what the code opens at run time, and stays small', () =>
   expect(size).toBeLessThan(25e6);
 });
 
-test('the kernels are small and hold no data of their own', () => {
-  expect(statSync(repository('build/kernels.wasm')).size).toBeLessThan(64 * 1024);
-  const imports = WebAssembly.Module.imports(new WebAssembly.Module(readFileSync(repository('build/kernels.wasm'))));
-  expect(imports).toEqual([expect.objectContaining({ module: 'env', name: 'memory', kind: 'memory' })]);
+test('the kernels are small and hold no data of their own', async () => {
+  const relaxed = await hasRelaxedSimd();
+  for (const file of BUILDS) {
+    expect(statSync(repository(file)).size).toBeLessThan(64 * 1024);
+    if (file.includes('relaxed') && !relaxed) continue;
+    const imports = WebAssembly.Module.imports(new WebAssembly.Module(readFileSync(repository(file))));
+    expect(imports).toEqual([expect.objectContaining({ module: 'env', name: 'memory', kind: 'memory' })]);
+  }
 });
 
 test('files stay short enough to be read', () => {

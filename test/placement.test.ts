@@ -5,13 +5,13 @@ import { RuntimeLimitError } from '../src/errors.ts';
 import { decoderLayer, OlmoHybridForCausalLM, RotaryTables } from '../src/model/olmo_hybrid.ts';
 import { type Placement, type PlacementOptions, placement } from '../src/model/placement.ts';
 import { type Formats, Weights } from '../src/model/weights.ts';
-import type { BankBytes } from '../src/runtime/addressed_bank.ts';
+import { type BankBytes, threadScratch } from '../src/runtime/addressed_bank.ts';
 import { PlanBank } from '../src/runtime/plan_bank.ts';
 import { BANK_LIMIT_BYTES, WasmBank } from '../src/runtime/wasm_bank.ts';
-import { kernelModule } from '../src/runtime/wasm_module.ts';
+import { ThreadPool } from '../src/runtime/thread_pool.ts';
 
 const MIB = 2 ** 20;
-const module = await kernelModule();
+const pool = await ThreadPool.create(1);
 
 /** A real bank that tells where its arenas end. */
 class MeasuredBank extends WasmBank {
@@ -52,8 +52,9 @@ const cases: fc.Arbitrary<Case> = fc
     rows: fc.integer({ min: 1, max: 70 }),
     context: fc.integer({ min: 70, max: 2000 }),
     mode: fc.constantFrom('strict', 'fast'),
+    quantised: fc.constantFrom(null, 'Q8', 'Q4'),
   })
-  .map(({ olmo3, full, Hkv, repeat, half, Hk, Dk, Dv, W, theta, bf16, rows, context, mode, ...sizes }) => {
+  .map(({ olmo3, full, Hkv, repeat, half, Hk, Dk, Dv, W, theta, bf16, rows, context, mode, quantised, ...sizes }) => {
     const other = olmo3 ? 'sliding_attention' : 'linear_attention';
     const json = {
       ...sizes,
@@ -71,8 +72,8 @@ const cases: fc.Arbitrary<Case> = fc
       linear_conv_kernel_dim: W,
     };
     // Formats differ from matrix to matrix, as in a checkpoint of mixed dtypes.
-    const formats: Formats = (name) => (bf16 === name.includes('proj') ? 'BF16' : 'F32');
-    return { config: parseConfig(JSON.stringify(json)), formats, options: { rows, context, mode } };
+    const formats: Formats = (name) => (quantised && name.includes('proj') ? quantised : bf16 === name.includes('proj') ? 'BF16' : 'F32');
+    return { config: parseConfig(JSON.stringify(json)), formats, options: { rows, context, mode, threads: 1 } };
   });
 
 const place = ({ config, formats, options }: Case, bank_limit_bytes: number) =>
@@ -88,7 +89,7 @@ function placeIfItFits(model: Case, limit: number): Placement | null {
   }
 }
 
-const limits = fc.integer({ min: MIB, max: 4 * MIB });
+const limits = fc.integer({ min: 5 * MIB, max: 8 * MIB });
 
 test('is a pure function', () => {
   fc.assert(
@@ -115,7 +116,7 @@ test('layers lie in order, in banks within the limit', () => {
         expect(layers).toHaveLength(model.config.num_hidden_layers + 1);
         expect(layers.every((bank, i) => [0, 1].includes(bank - (layers[i - 1] ?? 0)))).toBe(true);
         expect(banks).toHaveLength(layers.at(-1)! + 1);
-        const bytes = banks.map(({ persistent, scratch }) => persistent + scratch);
+        const bytes = banks.map(({ persistent, scratch }) => threadScratch(1) + persistent + scratch);
         const largest = Math.max(...bytes);
         expect(largest).toBeLessThanOrEqual(limit);
         expect(total_bytes).toBe(bytes.reduce((sum, more) => sum + more));
@@ -147,13 +148,13 @@ test('a bank is left only when the next part does not fit', () => {
       plan.layers.forEach((bank, i) => {
         if (i === num_hidden_layers || bank === (plan.layers[i - 1] ?? 0)) return;
         const left = plan.banks[bank - 1]!;
-        const next = new PlanBank(options.rows);
+        const next = new PlanBank(options);
         decoderLayer(config, new Weights(formats), next, new RotaryTables(config, options.context), options, i);
         // Every layer is counted with rotary tables of its own and a new bank with up to 64 bytes for alignment: an estimate from above.
         const tables =
           num_hidden_layers * 2 * (options.context * (config.head_dim / 2) * 4 + 64) + num_hidden_layers * (config.head_dim * 4 + 64);
         const slack = tables + 64 + options.rows * hidden_size * 4;
-        const together = left.persistent + next.bytes.persistent + Math.max(left.scratch, next.bytes.scratch);
+        const together = threadScratch(1) + left.persistent + next.bytes.persistent + Math.max(left.scratch, next.bytes.scratch);
         expect(together + slack).toBeGreaterThan(limit);
       });
     }),
@@ -177,7 +178,7 @@ test('the plan counts what the constructors take from real memories, to the byte
       const plan = placeIfItFits(model, limit);
       fc.pre(plan !== null);
       const { config, formats, options } = model;
-      const banks = plan.banks.map((bytes) => new MeasuredBank(module, options.rows, bytes));
+      const banks = plan.banks.map((bytes) => new MeasuredBank(pool, options.rows, options.mode, bytes));
       const weights = new Weights(formats);
       const built = new OlmoHybridForCausalLM(config, weights, banks, plan.layers, options);
       banks.forEach((bank, i) => {
@@ -185,10 +186,10 @@ test('the plan counts what the constructors take from real memories, to the byte
         expect(bank.gap).toBe(0);
         expect(bank.taken.scratch).toBeLessThanOrEqual(plan.banks[i]!.scratch);
         expect(bank.staging.length).toBe(plan.banks[i]!.scratch);
-        // What is not scratch is room for 16 rows of the widest weight, or a mebibyte.
+        // What is not scratch is room for four times 16 rows of the widest weight, or a mebibyte.
         const widest = Math.max(
-          ...weights.parameters.filter((p) => p.bank === bank && p.kind === 'matrix').map((p) => p.shape[1]! * 64),
-          MIB,
+          ...weights.parameters.filter((p) => p.bank === bank && p.kind === 'matrix').map((p) => p.shape[1]! * 256),
+          4 * MIB,
         );
         expect(plan.banks[i]!.scratch).toBe(Math.max(bank.taken.scratch, widest));
       });
@@ -219,7 +220,7 @@ describe('a part that exceeds a bank is named', () => {
     linear_key_head_dim: 5,
     linear_value_head_dim: 7,
   };
-  const options = { rows: 8, context: 16, mode: 'strict', bank_limit_bytes: 2 * MIB } as const;
+  const options = { rows: 8, threads: 1, context: 16, mode: 'strict', bank_limit_bytes: 5 * MIB } as const;
   const refused = (change: object, formats: Formats, given: Partial<PlacementOptions> = {}): RuntimeLimitError => {
     try {
       placement(parseConfig(JSON.stringify({ ...tiny, ...change })), formats, { ...options, ...given });
@@ -239,7 +240,7 @@ describe('a part that exceeds a bank is named', () => {
     const error = refused(change, (name) => (name === wide ? 'F32' : 'BF16'));
     expect(error.problems).toHaveLength(1);
     expect(error.problems[0]!.where).toBe(where);
-    expect(error.problems[0]!.expected).toContain('2 MiB');
+    expect(error.problems[0]!.expected).toContain('5 MiB');
     expect(error.problems[0]!.found).toMatch(/^\d+ MiB$/);
   });
 

@@ -18,6 +18,9 @@ import { swiglu } from './swiglu.ts';
 export const bf16Kernels: Kernels = {
   ...referenceKernels, // embedding and kv_append copy, exp and log make frequencies in float64; the model has no softmax of its own
   name: 'bf16',
+  linears({ products }, x) {
+    for (const { y, w, bias } of products) this.linear(y, x, w, bias);
+  },
   linear(y, x, w, bias) {
     linear(y.data, x.data, w.data, bias?.data ?? null, x.rows, w.K, w.N);
     roundAll(y); // once: the bias is added in float32

@@ -1,12 +1,25 @@
 import type { OlmoHybridConfig } from '../config.ts';
 import type { Parameter } from '../model/weights.ts';
-import { DTYPE_BYTES, formatOf, type WeightDtype, type WeightFormat } from '../runtime/tensor.ts';
+import { STAGING_SLOTS } from '../runtime/addressed_bank.ts';
+import { DTYPE_BYTES, formatOf, PANEL, type WeightDtype } from '../runtime/tensor.ts';
 import type { Dtype } from './dtype.ts';
 import { ProblemList, quote } from './problem_list.ts';
 import { readTensor, type TensorEntry } from './safetensors.ts';
 import { candidates, convolutionParts, isIgnored } from './tensor_names.ts';
 
 const REVISION = 'Use the config.json from the same revision as the weights.';
+
+/** Rows [begin, end) of a matrix on their way from the file to `at` in the staging area of its bank. */
+interface Piece {
+  readonly parameter: Parameter & { kind: 'matrix' };
+  readonly entry: TensorEntry;
+  readonly dtype: WeightDtype;
+  readonly begin: number;
+  readonly end: number;
+  readonly rowBytes: number;
+  readonly bytes: number;
+  readonly at: number;
+}
 
 /** The stored tensors of a model's parameters, found and checked by name, shape and dtype; nothing is read yet. */
 export class Checkpoint {
@@ -19,7 +32,7 @@ export class Checkpoint {
   }
 
   /** In which format a matrix will lie in memory; one that is missing counts as f32 until `check` reports it. */
-  formatOf = (name: string): WeightFormat => {
+  formatOf = (name: string): 'F32' | 'BF16' => {
     const dtype = this.entriesOf(name)?.[0]?.dtype ?? 'F32';
     return isWeightDtype(dtype) ? formatOf(dtype) : 'F32';
   };
@@ -70,37 +83,58 @@ export class Checkpoint {
    * @throws {CheckpointError} when the files cannot be read, or have changed since they were opened.
    */
   async load(parameters: readonly Parameter[], onProgress: (done: number, total: number) => void = () => {}): Promise<string[]> {
-    const notFinite: string[] = [];
+    const bad = new Set<string>();
     const total = parameters.reduce((sum, parameter) => sum + this.bytesOf(parameter), 0);
     let done = 0;
     for (const parameter of parameters) {
-      const bad = parameter.kind === 'matrix' ? await this.loadMatrix(parameter) : await this.loadSmall(parameter);
-      if (bad) notFinite.push(parameter.name);
+      if (parameter.kind === 'matrix') continue;
+      if ((await this.loadSmall(parameter)) > 0) bad.add(parameter.name);
       done += this.bytesOf(parameter);
-      onProgress(done, total);
     }
-    return notFinite;
+    // While one piece is stored by all threads, the next ones are read.
+    const reading: { piece: Piece; read: Promise<void> }[] = [];
+    const store = async () => {
+      const { piece, read } = reading.shift()!;
+      const { bank, weight, name } = piece.parameter;
+      await read;
+      if (bank.storeRows(weight, piece.dtype, piece.begin, piece.end, piece.at) > 0) bad.add(name);
+      done += piece.bytes;
+      onProgress(done, total);
+    };
+    try {
+      for (const piece of this.pieces(parameters)) {
+        if (reading.length === STAGING_SLOTS) await store();
+        const room = piece.parameter.bank.staging.subarray(piece.at, piece.at + piece.bytes);
+        reading.push({ piece, read: piece.entry.source.read(piece.entry.offset + piece.begin * piece.rowBytes, room) });
+      }
+      while (reading.length > 0) await store();
+    } finally {
+      await Promise.allSettled(reading.map(({ read }) => read));
+    }
+    return parameters.filter(({ name }) => bad.has(name)).map(({ name }) => name);
+  }
+
+  /** All matrices in pieces of as many rows as a slot of the bank's staging area holds, each in the slot after the one before. */
+  private *pieces(parameters: readonly Parameter[]): Generator<Piece> {
+    let count = 0;
+    for (const parameter of parameters) {
+      if (parameter.kind !== 'matrix') continue;
+      const { bank, weight } = parameter;
+      const entry = this.entriesOf(parameter.name)![0]!;
+      const dtype = entry.dtype as WeightDtype;
+      const rowBytes = weight.K * DTYPE_BYTES[dtype];
+      const slotBytes = Math.floor(bank.staging.length / STAGING_SLOTS / 64) * 64;
+      const rows = Math.floor(slotBytes / rowBytes / PANEL) * PANEL;
+      for (let begin = 0; begin < weight.N; begin += rows) {
+        const end = Math.min(begin + rows, weight.N);
+        yield { parameter, entry, dtype, begin, end, rowBytes, bytes: (end - begin) * rowBytes, at: (count++ % STAGING_SLOTS) * slotBytes };
+      }
+    }
   }
 
   private bytesOf({ name, shape }: Parameter): number {
     const [entry] = this.entriesOf(name)!;
     return shape.reduce((product, n) => product * n, DTYPE_BYTES[entry!.dtype as WeightDtype]);
-  }
-
-  /** Large reads straight into the bank, as many rows at a time as its staging area holds. */
-  private async loadMatrix({ name, bank, weight }: Parameter & { kind: 'matrix' }): Promise<number> {
-    const [entry] = this.entriesOf(name)!;
-    const { source, offset } = entry!;
-    const dtype = entry!.dtype as WeightDtype;
-    const rowBytes = weight.K * DTYPE_BYTES[dtype];
-    const rows = Math.floor(bank.staging.length / rowBytes / 16) * 16;
-    let bad = 0; // values that are not finite
-    for (let begin = 0; begin < weight.N; begin += rows) {
-      const end = Math.min(begin + rows, weight.N);
-      await source.read(offset + begin * rowBytes, bank.staging.subarray(0, (end - begin) * rowBytes));
-      bad += bank.storeRows(weight, dtype, begin, end);
-    }
-    return bad;
   }
 
   private async loadSmall({ name, shape, kind, tensor }: Parameter & { kind: 'vector' | 'convolution' }): Promise<number> {

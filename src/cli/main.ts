@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import picocolors from 'picocolors';
 import { ArgumentError } from '../errors.ts';
+import { addBench } from './bench.ts';
 import { addDiff } from './diff.ts';
 import { addGenerate } from './generate.ts';
 import { addInspect } from './inspect.ts';
@@ -41,7 +42,7 @@ Examples:
   olmo-hybrid verify`,
   );
 
-for (const add of [addGenerate, addLogits, addTokenize, addDetokenize, addInspect, addVerify, addTrace, addDiff]) add(program);
+for (const add of [addGenerate, addLogits, addTokenize, addDetokenize, addInspect, addVerify, addTrace, addDiff, addBench]) add(program);
 
 const [first] = process.argv.slice(2);
 const verb = program.commands.find((command) => command.name() === first);

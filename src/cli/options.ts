@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { ArgumentError } from '../errors.ts';
 import type { LoadOptions } from '../load.ts';
-import type { Mode } from '../model/nn.ts';
+import type { Mode } from '../runtime/bank.ts';
 
 /** What the options of `addEngineOptions` become. */
 export interface EngineFlags {

@@ -3,7 +3,7 @@ import type { Bank } from '../runtime/bank.ts';
 import type { Tensor } from '../runtime/tensor.ts';
 import { KVCache } from './cache.ts';
 import { MLP } from './mlp.ts';
-import { add_, attention, linear, type Op, rms_norm, rotary } from './nn.ts';
+import { add_, attention, linear, linears, type Op, rms_norm, rotary } from './nn.ts';
 import type { RotaryTable } from './rotary.ts';
 import type { Weights } from './weights.ts';
 
@@ -25,9 +25,7 @@ function Attention(
   { context, window, table }: AttentionOptions,
 ): (x: Tensor, cache: KVCache, position: number) => Tensor {
   const { hidden_size: D, num_attention_heads: H, num_key_value_heads: Hkv, head_dim: Dh, attention_bias } = cfg;
-  const q_proj = linear(m, w, 'q_proj', H * Dh, D, attention_bias);
-  const k_proj = linear(m, w, 'k_proj', Hkv * Dh, D, attention_bias);
-  const v_proj = linear(m, w, 'v_proj', Hkv * Dh, D, attention_bias);
+  const project = linears(m, w, D, { q_proj: H * Dh, k_proj: Hkv * Dh, v_proj: Hkv * Dh }, attention_bias);
   const o_proj = linear(m, w, 'o_proj', D, H * Dh, attention_bias);
   const q_norm = rms_norm(m, w, 'q_norm', H * Dh, cfg.rms_norm_eps); // over all heads at once
   const k_norm = rms_norm(m, w, 'k_norm', Hkv * Dh, cfg.rms_norm_eps);
@@ -36,10 +34,10 @@ function Attention(
   const attend = attention(m, w, { H, Hkv, Dh, S: context, window });
 
   return (x, cache, position) => {
-    const q = rotary_q(q_norm(q_proj(x)), position); // [T, H, Dh]
-    const k = rotary_k(k_norm(k_proj(x)), position); // [T, Hkv, Dh]
-    const v = v_proj(x); // [T, Hkv, Dh]
-    return o_proj(attend(q, k, v, cache, position)); // [T, D]
+    const { q_proj, k_proj, v_proj } = project(x);
+    const q = rotary_q(q_norm(q_proj), position); // [T, H, Dh]
+    const k = rotary_k(k_norm(k_proj), position); // [T, Hkv, Dh]
+    return o_proj(attend(q, k, v_proj, cache, position)); // [T, D]
   };
 }
 

@@ -11,6 +11,8 @@ export interface LayerCache {
   /** @param position Tokens in the cache. */
   snapshot(position: number): LayerSnapshot;
   restore(snapshot: LayerSnapshot, position: number): void;
+  /** Fills positions [from, to) with copies of those before, for measurements. */
+  stretch(from: number, to: number): void;
 }
 
 /** Keys (after norm and rotary) and values of an attention layer, [Hkv, context, Dh] each. */
@@ -44,6 +46,15 @@ export class KVCache implements LayerCache {
     const length = position * this.rowLength;
     for (const [tensor, saved] of [[this.k, k!] as const, [this.v, v!] as const]) {
       for (let h = 0; h < tensor.rows; h++) tensor.data.set(saved.subarray(h * length, (h + 1) * length), h * this.headLength);
+    }
+  }
+
+  stretch(from: number, to: number): void {
+    for (const { data, rows } of [this.k, this.v]) {
+      for (let h = 0; h < rows; h++) {
+        const head = data.subarray(h * this.headLength, (h + 1) * this.headLength);
+        for (let done = from; done < to; done *= 2) head.copyWithin(done * this.rowLength, 0, Math.min(done, to - done) * this.rowLength);
+      }
     }
   }
 }
@@ -83,4 +94,7 @@ export class DeltaState implements LayerCache {
       data.set(snapshot[i]!);
     });
   }
+
+  /** It has the same size after every token. */
+  stretch(): void {}
 }

@@ -11,7 +11,7 @@ import {
   gdn_gate,
   l2_norm,
   linear,
-  type Mode,
+  linears,
   type Op,
   rms_norm,
   rms_norm_gated,
@@ -23,15 +23,10 @@ const O_NORM_EPS = 1e-5;
 const L2_NORM_EPS = 1e-6;
 
 /** Gated DeltaNet mixer, arXiv:2412.06464 §3. HF: OlmoHybridGatedDeltaNet. T tokens, D = hidden_size, Hk key heads, H value heads. */
-function GatedDeltaNet(cfg: OlmoHybridConfig, w: Weights, m: Bank, mode: Mode): (x: Tensor, state: DeltaState) => Tensor {
+function GatedDeltaNet(cfg: OlmoHybridConfig, w: Weights, m: Bank): (x: Tensor, state: DeltaState) => Tensor {
   const { hidden_size: D, linear_num_key_heads: Hk, linear_num_value_heads: H, linear_conv_kernel_dim: W } = cfg;
   const { linear_key_head_dim: Dk, linear_value_head_dim: Dv } = cfg;
-  const q_proj = linear(m, w, 'q_proj', Hk * Dk, D);
-  const k_proj = linear(m, w, 'k_proj', Hk * Dk, D);
-  const v_proj = linear(m, w, 'v_proj', H * Dv, D);
-  const a_proj = linear(m, w, 'a_proj', H, D);
-  const b_proj = linear(m, w, 'b_proj', H, D);
-  const g_proj = linear(m, w, 'g_proj', H * Dv, D);
+  const project = linears(m, w, D, { q_proj: Hk * Dk, k_proj: Hk * Dk, v_proj: H * Dv, a_proj: H, b_proj: H, g_proj: H * Dv });
   const o_proj = linear(m, w, 'o_proj', D, H * Dv);
   const q_conv1d = causal_conv1d(m, w, 'q_conv1d', Hk * Dk, W);
   const k_conv1d = causal_conv1d(m, w, 'k_conv1d', Hk * Dk, W);
@@ -40,17 +35,18 @@ function GatedDeltaNet(cfg: OlmoHybridConfig, w: Weights, m: Bank, mode: Mode): 
   const k_l2norm = l2_norm(m, w, 'k_l2norm', Hk, Dk, L2_NORM_EPS);
   const decay = gdn_gate(m, w, H);
   const strength = gdn_beta(m, w, H, cfg.linear_allow_neg_eigval ? 2 : 1);
-  const delta_rule = gated_delta_rule(m, w, { Hk, H, Dk, Dv }, mode);
+  const delta_rule = gated_delta_rule(m, w, { Hk, H, Dk, Dv });
   const o_norm = rms_norm_gated(m, w, 'o_norm', H, Dv, O_NORM_EPS);
 
   return (x, state) => {
-    const q = q_l2norm(q_conv1d(q_proj(x), state.conv_q)); // [T, Hk, Dk]  the convolution is causal, then silu
-    const k = k_l2norm(k_conv1d(k_proj(x), state.conv_k)); // [T, Hk, Dk]
-    const v = v_conv1d(v_proj(x), state.conv_v); // [T, H, Dv]
-    const g = decay(a_proj(x)); // [T, H]  -exp(A_log) softplus(a + dt_bias) <= 0
-    const beta = strength(b_proj(x)); // [T, H]  2 sigmoid(b), in (0, 2)
+    const { q_proj, k_proj, v_proj, a_proj, b_proj, g_proj } = project(x);
+    const q = q_l2norm(q_conv1d(q_proj, state.conv_q)); // [T, Hk, Dk]  the convolution is causal, then silu
+    const k = k_l2norm(k_conv1d(k_proj, state.conv_k)); // [T, Hk, Dk]
+    const v = v_conv1d(v_proj, state.conv_v); // [T, H, Dv]
+    const g = decay(a_proj); // [T, H]  -exp(A_log) softplus(a + dt_bias) <= 0
+    const beta = strength(b_proj); // [T, H]  2 sigmoid(b), in (0, 2)
     const o = delta_rule(q, k, v, g, beta, state); // [T, H, Dv]  scales q by 1 / sqrt(Dk)
-    return o_proj(o_norm(o, g_proj(x))); // [T, D]  the norm before the gate
+    return o_proj(o_norm(o, g_proj)); // [T, D]  the norm before the gate
   };
 }
 
@@ -63,11 +59,11 @@ export class LinearAttentionDecoderLayer {
   private readonly post_attention_layernorm: Op;
   private readonly mlp: Op;
 
-  constructor(cfg: OlmoHybridConfig, w: Weights, m: Bank, mode: Mode) {
+  constructor(cfg: OlmoHybridConfig, w: Weights, m: Bank) {
     this.bank = m;
     this.cache = new DeltaState(m, cfg);
     this.input_layernorm = rms_norm(m, w, 'input_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
-    this.linear_attn = GatedDeltaNet(cfg, w.scope('linear_attn'), m, mode);
+    this.linear_attn = GatedDeltaNet(cfg, w.scope('linear_attn'), m);
     this.post_attention_layernorm = rms_norm(m, w, 'post_attention_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
     this.mlp = MLP(cfg, w.scope('mlp'), m);
   }

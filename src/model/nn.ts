@@ -1,6 +1,6 @@
 import type { Bank } from '../runtime/bank.ts';
 import { type AttentionShape, attentionScratch, chunkedScratch, type DeltaRuleShape } from '../runtime/kernels.ts';
-import type { Tensor } from '../runtime/tensor.ts';
+import { isQuantised, type Tensor } from '../runtime/tensor.ts';
 import type { DeltaState, KVCache } from './cache.ts';
 import type { RotaryTable } from './rotary.ts';
 import type { Weights } from './weights.ts';
@@ -20,12 +20,42 @@ export function done(m: Bank, name: string, y: Tensor): Tensor {
 export function linear(m: Bank, w: Weights, name: string, N: number, K: number, bias = false): Op {
   const weight = w.matrix(m, `${name}.weight`, N, K);
   const b = bias ? w.vector(m, `${name}.bias`, N) : null;
+  const x8 = m.mode === 'fast' && isQuantised(weight.format) ? m.int8(K) : null;
   const y = m.scratch(m.rows, N);
   const path = w.path(name);
   return (x) => {
     y.rows = x.rows;
-    m.kernels.linear(y, x, weight, b);
+    m.kernels.linear(y, x, weight, b, x8);
     return done(m, path, y);
+  };
+}
+
+/**
+ * Several products of one x, each as `linear`: threads meet once for all of them.
+ * @param widths N of each, by its name
+ * @returns for x [T, K] the products by name; the same object every time
+ */
+export function linears<Name extends string>(
+  m: Bank,
+  w: Weights,
+  K: number,
+  widths: Readonly<Record<Name, number>>,
+  bias = false,
+): (x: Tensor) => Readonly<Record<Name, Tensor>> {
+  const names = Object.keys(widths) as Name[];
+  const products = names.map((name) => {
+    const [weight, N] = [w.matrix(m, `${name}.weight`, widths[name], K), widths[name]];
+    return { w: weight, bias: bias ? w.vector(m, `${name}.bias`, N) : null, y: m.scratch(m.rows, N) };
+  });
+  const group = m.group(products);
+  const x8 = m.mode === 'fast' && products.some((product) => isQuantised(product.w.format)) ? m.int8(K) : null;
+  const paths = names.map((name) => w.path(name));
+  const results = Object.fromEntries(names.map((name, i) => [name, products[i]!.y])) as Record<Name, Tensor>;
+  return (x) => {
+    for (let i = 0; i < products.length; i++) products[i]!.y.rows = x.rows;
+    m.kernels.linears(group, x, x8);
+    for (let i = 0; i < products.length; i++) done(m, paths[i]!, products[i]!.y);
+    return results;
   };
 }
 
@@ -100,15 +130,11 @@ export function gdn_beta(m: Bank, w: Weights, H: number, scale: number): Op {
   };
 }
 
-/** Strict: the bits do not depend on where a prompt was cut, so always the recurrence. Fast: chunks where there is more than one token. */
-export type Mode = 'strict' | 'fast';
-
-/** o [T, H, Dv] read from the state, which is advanced. HF: torch_chunk_gated_delta_rule, torch_recurrent_gated_delta_rule. */
+/** o [T, H, Dv] read from the state, which is advanced; strict mode takes the recurrence, since chunks depend on where a prompt is cut. HF: torch_chunk_gated_delta_rule, torch_recurrent_gated_delta_rule. */
 export function gated_delta_rule(
   m: Bank,
   w: Weights,
   shape: DeltaRuleShape,
-  mode: Mode,
 ): (q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: DeltaState) => Tensor {
   const o = m.scratch(m.rows, shape.H * shape.Dv);
   const scratch = m.scratch(shape.H, chunkedScratch);
@@ -116,7 +142,7 @@ export function gated_delta_rule(
   const statePath = w.path('state');
   return (q, k, v, g, beta, { S }) => {
     o.rows = q.rows;
-    if (mode === 'fast' && q.rows > 1) m.kernels.gated_delta_rule_chunked(o, q, k, v, g, beta, S, scratch, shape);
+    if (m.mode === 'fast' && q.rows > 1) m.kernels.gated_delta_rule_chunked(o, q, k, v, g, beta, S, scratch, shape);
     else m.kernels.gated_delta_rule_recurrent(o, q, k, v, g, beta, S, shape);
     m.tap?.(path, o);
     m.tap?.(statePath, S);

@@ -5,7 +5,7 @@ import type { FloatArray, Ids, Matrix, Tensor } from '../runtime/tensor.ts';
 import { AttentionDecoderLayer } from './attention.ts';
 import type { LayerSnapshot } from './cache.ts';
 import { LinearAttentionDecoderLayer } from './gated_delta_net.ts';
-import { linear, type Mode, type Op, rms_norm } from './nn.ts';
+import { linear, type Op, rms_norm } from './nn.ts';
 import { type RotaryTable, rotaryTable } from './rotary.ts';
 import type { Weights } from './weights.ts';
 
@@ -17,7 +17,6 @@ export type DecoderLayer = LinearAttentionDecoderLayer | AttentionDecoderLayer;
 export interface ModelOptions {
   /** Tokens that the caches hold. */
   readonly context: number;
-  readonly mode: Mode;
 }
 
 /** All that a model remembers after some tokens; only for a model of the same weights. */
@@ -65,7 +64,7 @@ export function decoderLayer(
   m.rewindScratch();
   const type = cfg.layer_types[i]!;
   const weights = w.scope(`model.layers.${i}`);
-  if (type === 'linear_attention') return new LinearAttentionDecoderLayer(cfg, weights, m, options.mode);
+  if (type === 'linear_attention') return new LinearAttentionDecoderLayer(cfg, weights, m);
   const { context } = options;
   const window = type === 'sliding_attention' ? Math.min(cfg.sliding_window!, context) : context;
   return new AttentionDecoderLayer(cfg, weights, m, { context, window, table: tables.of(m, type) });
@@ -190,6 +189,19 @@ export class OlmoHybridForCausalLM {
       layer.cache.restore(snapshot.layers[i]!, snapshot.position);
     });
     this.tokensSoFar = snapshot.position;
+  }
+
+  /**
+   * Fills the caches up to `position` with copies of what they hold, to measure at a long context without reading a long text.
+   * @throws {ArgumentError} when they are empty, hold more or cannot hold so many
+   */
+  stretch(position: number): void {
+    if (this.tokensSoFar < 1 || position < this.tokensSoFar || position > this.context) {
+      const expected = `from ${Math.max(1, this.tokensSoFar)} to ${this.context}, after at least one token`;
+      throw new ArgumentError({ where: 'position', expected, found: `${position}`, fix: 'Load the model with a larger context.' });
+    }
+    for (const layer of this.layers) layer.cache.stretch(this.tokensSoFar, position);
+    this.tokensSoFar = position;
   }
 
   private runLayers(tokens: readonly number[] | Int32Array): Tensor {

@@ -1,13 +1,11 @@
 import type { OlmoHybridConfig } from '../config.ts';
 import { RuntimeLimitError } from '../errors.ts';
-import type { BankBytes } from '../runtime/addressed_bank.ts';
+import { type BankBytes, type BankUse, threadScratch } from '../runtime/addressed_bank.ts';
 import { PlanBank } from '../runtime/plan_bank.ts';
 import { decoderLayer, type ModelOptions, OlmoHybridForCausalLM, RotaryTables } from './olmo_hybrid.ts';
 import { type Formats, type Parameter, Weights } from './weights.ts';
 
-export interface PlacementOptions extends ModelOptions {
-  /** Most tokens of one forward call. */
-  readonly rows: number;
+export interface PlacementOptions extends ModelOptions, BankUse {
   /** Most bytes of one bank. */
   readonly bank_limit_bytes: number;
 }
@@ -47,23 +45,28 @@ export function placement(config: OlmoHybridConfig, formats: Formats, options: P
     layers.push(bank);
   });
 
-  const plans = Array.from({ length: bank + 1 }, () => new PlanBank(rows));
+  const plans = Array.from({ length: bank + 1 }, () => new PlanBank(options));
   const weights = new Weights(formats);
   new OlmoHybridForCausalLM(config, weights, plans, layers, options);
   const banks = plans.map((plan) => plan.bytes);
   return { banks, layers, parameters: weights.parameters, total_bytes: banks.reduce((sum, b) => sum + size(b), 0) };
 
   function costOfLayer(i: number): BankBytes {
-    const plan = new PlanBank(rows);
+    const plan = new PlanBank(options);
     decoderLayer(config, new Weights(formats), plan, new RotaryTables(config, options.context), options, i);
     return plan.bytes;
   }
 
   /** Bank 0 of a model without layers holds embed_tokens, bank 1 norm and lm_head. */
   function costOf(layerless: OlmoHybridConfig, part: 0 | 1): BankBytes {
-    const plans = [new PlanBank(rows), new PlanBank(rows)] as const;
+    const plans = [new PlanBank(options), new PlanBank(options)] as const;
     new OlmoHybridForCausalLM(layerless, new Weights(formats), plans, [1], options);
     return plans[part].bytes;
+  }
+
+  /** With what every bank has before its buffers. */
+  function size({ persistent, scratch }: BankBytes): number {
+    return threadScratch(options.threads) + persistent + scratch;
   }
 
   function checked(where: string, bytes: BankBytes): BankBytes {
@@ -79,10 +82,6 @@ export function placement(config: OlmoHybridConfig, formats: Formats, options: P
 
 function add(a: BankBytes, b: BankBytes): BankBytes {
   return { persistent: a.persistent + b.persistent, scratch: Math.max(a.scratch, b.scratch) };
-}
-
-function size({ persistent, scratch }: BankBytes): number {
-  return persistent + scratch;
 }
 
 function mebibytes(bytes: number): string {

@@ -21,6 +21,9 @@ export const referenceKernels: Kernels = {
     }
   },
   linear: (y, x, w, bias) => linear(y.data, x.data, w.data, bias?.data ?? null, x.rows, w.K, w.N),
+  linears({ products }, x) {
+    for (const { y, w, bias } of products) this.linear(y, x, w, bias);
+  },
   rms_norm: (y, x, weight, eps) => rms_norm(y.data, x.data, weight.data, x.rows, x.cols, eps),
   rms_norm_gated: (y, x, gate, weight, eps) =>
     rms_norm_gated(y.data, x.data, gate.data, weight.data, (x.rows * x.cols) / weight.cols, weight.cols, eps),

@@ -1,14 +1,27 @@
 import { Arena } from './arena.ts';
-import type { Bank, Tap } from './bank.ts';
-import type { Kernels } from './kernels.ts';
-import type { FloatArray, Ids, Matrix, Tensor, WeightDtype, WeightFormat } from './tensor.ts';
+import type { Bank, Mode, Tap } from './bank.ts';
+import { int8Scratch, type Kernels, type LinearGroup, type Product } from './kernels.ts';
+import {
+  FORMAT_CODES,
+  type FloatArray,
+  type Ids,
+  type Matrix,
+  matrixBytes,
+  PANEL,
+  type Tensor,
+  type WeightDtype,
+  type WeightFormat,
+} from './tensor.ts';
 
-/** Where every bank keeps the scratch of `linear`: 8 KiB, behind 64 bytes that no buffer takes, so that an address of 0 can mean "none". */
-export const LINEAR_SCRATCH = 64;
-const RESERVED = LINEAR_SCRATCH + 8192;
-const PANEL = 16;
-/** Room for the rows that a loader reads at a time; wide matrices take 16 rows if those are more. */
-const STAGING_BYTES = 1 << 20;
+/** What each thread has for itself in every bank: SCRATCH_BYTES of assembly/scratch.ts, and a word behind them. */
+export const THREAD_SCRATCH_BYTES = 32 * 128 * 16 * 4 + 8192;
+const THREAD_BYTES = THREAD_SCRATCH_BYTES + 64;
+/** No buffer lies at the beginning, so that an address of 0 can mean "none". */
+const NULL_BYTES = 64;
+/** Pieces of a file that a loader reads side by side. */
+export const STAGING_SLOTS = 4;
+/** Room for the rows of one; wide matrices take 16 rows if those are more. */
+const SLOT_BYTES = 1 << 20;
 
 /** What a bank needs: the bytes of parameters and caches, and the bytes of scratch behind them. */
 export interface BankBytes {
@@ -16,26 +29,44 @@ export interface BankBytes {
   readonly scratch: number;
 }
 
+/** How a bank is used. */
+export interface BankUse {
+  /** Most tokens of one forward call. */
+  readonly rows: number;
+  /** Threads that compute on it. */
+  readonly threads: number;
+  readonly mode: Mode;
+}
+
+/** Where a thread's own scratch lies in a bank. */
+export function threadScratch(thread: number): number {
+  return NULL_BYTES + thread * THREAD_BYTES;
+}
+
 /** A bank whose buffers are byte ranges of one linear memory. The subclass says what stands behind an address. */
 export abstract class AddressedBank implements Bank {
   abstract readonly kernels: Kernels;
   abstract readonly staging: Uint8Array;
-  abstract storeRows(weight: Matrix, dtype: WeightDtype, begin: number, end: number): number;
+  abstract storeRows(weight: Matrix, dtype: WeightDtype, begin: number, end: number, at?: number): number;
   protected abstract floats(ptr: number, length: number): Float32Array;
   protected abstract doubles(ptr: number, length: number): Float64Array;
   protected abstract ints(ptr: number, length: number): Int32Array;
 
   readonly rows: number;
+  readonly mode: Mode;
   tap: Tap | null = null;
   protected readonly persistentArena: Arena;
   protected readonly scratchArena: Arena;
-  protected stagingBytes = STAGING_BYTES;
+  protected stagingBytes = STAGING_SLOTS * SLOT_BYTES;
 
-  /** @param rows Most tokens of one forward call. @param persistent Bytes of parameters and caches, which come first. */
-  protected constructor(rows: number, persistent: number) {
+  private readonly int8Rooms = new Map<number, Tensor>();
+
+  /** @param persistent Bytes of parameters and caches, which come first. */
+  protected constructor({ rows, threads, mode }: BankUse, persistent: number) {
     this.rows = rows;
-    this.persistentArena = new Arena(RESERVED);
-    this.scratchArena = new Arena(RESERVED + persistent);
+    this.mode = mode;
+    this.persistentArena = new Arena(threadScratch(threads));
+    this.scratchArena = new Arena(threadScratch(threads) + persistent);
   }
 
   tensor(rows: number, cols: number): Tensor {
@@ -53,8 +84,24 @@ export abstract class AddressedBank implements Bank {
     return { data: this.floats(ptr, rows * cols), ptr, rows, cols };
   }
 
+  group(products: readonly Product[]): LinearGroup {
+    const entries = products.flatMap(({ y, w, bias }) => {
+      return [y.ptr, w.ptr, bias?.ptr ?? 0, w.N, FORMAT_CODES[w.format], Math.ceil(w.N / PANEL)];
+    });
+    const table = this.ids(entries.length);
+    if (table.data.length > 0) table.data.set(entries); // a plan has no memory
+    return { products, table };
+  }
+
+  int8(K: number): Tensor {
+    const room = this.int8Rooms.get(K) ?? this.scratch(this.rows, int8Scratch(K));
+    this.int8Rooms.set(K, room);
+    return room;
+  }
+
   rewindScratch(): void {
     this.scratchArena.rewind();
+    this.int8Rooms.clear();
   }
 
   ids(rows: number): Ids {
@@ -63,13 +110,12 @@ export abstract class AddressedBank implements Bank {
   }
 
   matrix(N: number, K: number, format: WeightFormat): Matrix {
-    const bytes = Math.ceil(N / PANEL) * PANEL * K * (format === 'BF16' ? 2 : 4);
-    this.stagingBytes = Math.max(this.stagingBytes, PANEL * K * 4);
-    return { layout: 'panels', format, N, K, ptr: this.persistentArena.take(bytes), data: NO_FLOATS };
+    this.stagingBytes = Math.max(this.stagingBytes, STAGING_SLOTS * PANEL * K * 4);
+    return { layout: 'panels', format, N, K, ptr: this.persistentArena.take(matrixBytes(format, N, K)), data: NO_FLOATS };
   }
 
   table(V: number, D: number, format: WeightFormat): Matrix {
-    this.stagingBytes = Math.max(this.stagingBytes, PANEL * D * 4);
+    this.stagingBytes = Math.max(this.stagingBytes, STAGING_SLOTS * PANEL * D * 4);
     return { layout: 'rows', format, N: V, K: D, ptr: this.persistentArena.take(V * D * (format === 'BF16' ? 2 : 4)), data: NO_FLOATS };
   }
 }

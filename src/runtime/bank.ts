@@ -1,8 +1,14 @@
-import type { Kernels } from './kernels.ts';
+import type { Kernels, LinearGroup, Product } from './kernels.ts';
 import type { Ids, Matrix, Tensor, WeightDtype, WeightFormat } from './tensor.ts';
 
 /** Sees every intermediate by its HF module path; the tensor is valid during the call only. */
 export type Tap = (name: string, tensor: Tensor) => void;
+
+/**
+ * Strict: the bits of a result depend on the weights and the tokens alone, not on the machine, the threads or where a prompt was cut. Fast: chunks
+ * in the delta rule, int8 dots where the weights are quantised, relaxed SIMD where the engine has it.
+ */
+export type Mode = 'strict' | 'fast';
 
 /**
  * One memory with consecutive layers, their caches, one scratch area and the kernels that compute on it. A model lies in one bank or several;
@@ -12,6 +18,7 @@ export interface Bank {
   readonly kernels: Kernels;
   /** Most tokens of one forward call: the rows of scratch tensors. */
   readonly rows: number;
+  readonly mode: Mode;
   tap: Tap | null;
 
   /** A zeroed tensor that lives as long as the model: a parameter, a cache, a table. */
@@ -20,6 +27,10 @@ export interface Bank {
   tensor64(rows: number, cols: number): Tensor;
   /** A tensor that lives until the next layer of this bank runs. */
   scratch(rows: number, cols: number): Tensor;
+  /** Binds products of one x [T, K]: all weights have the same K. */
+  group(products: readonly Product[]): LinearGroup;
+  /** Room for the rows of x [rows, K] in int8, for quantised weights in fast mode. Shared by the ops of a layer. */
+  int8(K: number): Tensor;
   /** Called at the start of each layer's constructor: its scratch takes the addresses of the layer before. */
   rewindScratch(): void;
   ids(rows: number): Ids;
@@ -30,6 +41,9 @@ export interface Bank {
 
   /** Where a loader puts the next rows of a file. Shares its bytes with scratch: only before the first forward call. */
   readonly staging: Uint8Array;
-  /** Takes rows [begin, end) of a weight from `staging`, row-major in `dtype`, begin a multiple of 16. Returns 0 if all values are finite. */
-  storeRows(weight: Matrix, dtype: WeightDtype, begin: number, end: number): number;
+  /**
+   * Takes rows [begin, end) of a weight from `staging`, row-major in `dtype`, begin a multiple of 16. Returns 0 if all values are finite.
+   * @param at where in `staging` they are, a multiple of 64
+   */
+  storeRows(weight: Matrix, dtype: WeightDtype, begin: number, end: number, at?: number): number;
 }

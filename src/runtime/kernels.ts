@@ -17,6 +17,20 @@ export interface AttentionShape {
   readonly window: number;
 }
 
+/** A product and where it goes. */
+export interface Product {
+  readonly y: Tensor;
+  readonly w: Matrix;
+  readonly bias: Tensor | null;
+}
+
+/** Products of one x [T, K], computed together. */
+export interface LinearGroup {
+  readonly products: readonly Product[];
+  /** What the kernels of wasm read of them; assembly/linear_group.ts. */
+  readonly table: Ids;
+}
+
 /**
  * The one list of kernels. A table of them computes the whole model: `reference/index.ts` in float64 as the text, `wasm_kernels.ts` over
  * `assembly/` as the fast print of it, `bf16/index.ts` with PyTorch's roundings to bfloat16. Outputs come first; T is `rows` of the first
@@ -28,8 +42,10 @@ export interface Kernels {
 
   /** y [T, D] = rows `ids` of table [V, D]. */
   embedding(y: Tensor, ids: Ids, table: Matrix): void;
-  /** y [T, N] = x [T, K] w^T (+ bias [N]). */
-  linear(y: Tensor, x: Tensor, w: Matrix, bias: Tensor | null): void;
+  /** y [T, N] = x [T, K] w^T (+ bias [N]). With `x8` from `Bank.int8`, for a quantised w: x is rounded to int8 in blocks of 32 as well. */
+  linear(y: Tensor, x: Tensor, w: Matrix, bias: Tensor | null, x8?: Tensor | null): void;
+  /** The same for several weights and one x: y_i = x w_i^T (+ bias_i). `group` comes from `Bank.group`. */
+  linears(group: LinearGroup, x: Tensor, x8?: Tensor | null): void;
   /** y [T, D] = x / rms(x) * weight. */
   rms_norm(y: Tensor, x: Tensor, weight: Tensor, eps: number): void;
   /** y = x / rms(x) * weight * silu(gate), for each head of weight.cols elements. */
@@ -76,6 +92,8 @@ export interface Kernels {
   log(x: number): number;
 }
 
+/** Floats of `x8` for each row of x [T, K]; assembly/linear_int8.ts says what they hold. */
+export const int8Scratch = (K: number): number => Math.ceil(K / 32) * 26;
 /** Keys that attention takes at a time: floats of scratch for each head. */
 export const attentionScratch = 32;
 /** Floats of scratch for each head of the chunked delta rule; assembly/gated_delta_rule_chunked.ts says what they hold. */

@@ -1,4 +1,4 @@
-import { AddressedBank, type BankBytes } from './addressed_bank.ts';
+import { AddressedBank, type BankBytes, type BankUse } from './addressed_bank.ts';
 import type { Kernels } from './kernels.ts';
 
 const NO_FLOATS = new Float32Array(0);
@@ -9,8 +9,8 @@ const NO_INTS = new Int32Array(0);
 export class PlanBank extends AddressedBank {
   readonly staging = new Uint8Array(0);
 
-  constructor(rows: number) {
-    super(rows, 0);
+  constructor(use: BankUse) {
+    super(use, 0);
   }
 
   get kernels(): Kernels {

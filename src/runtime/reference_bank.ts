@@ -1,17 +1,20 @@
 import { widenBf16, widenF16 } from '../checkpoint/dtype.ts';
-import type { Bank, Tap } from './bank.ts';
-import type { Kernels } from './kernels.ts';
-import type { Ids, Matrix, Tensor, WeightDtype, WeightFormat } from './tensor.ts';
+import type { Bank, Mode, Tap } from './bank.ts';
+import { STAGING_SLOTS } from './addressed_bank.ts';
+import type { Kernels, LinearGroup, Product } from './kernels.ts';
+import { type Ids, type Matrix, PANEL, type Tensor, type WeightDtype, type WeightFormat } from './tensor.ts';
 import { referenceKernels } from '../reference/index.ts';
 
-const STAGING_BYTES = 1 << 20;
+const SLOT_BYTES = 1 << 20;
 
 /** A bank of plain arrays in float64, for kernels in TypeScript: by default the reference. */
 export class ReferenceBank implements Bank {
   readonly kernels: Kernels;
   readonly rows: number;
+  /** Its kernels have no faster way. */
+  readonly mode: Mode = 'strict';
   tap: Tap | null = null;
-  private stagingBytes = STAGING_BYTES;
+  private stagingBytes = STAGING_SLOTS * SLOT_BYTES;
   private stagingArea = new Uint8Array(0);
 
   constructor(rows: number, kernels: Kernels = referenceKernels) {
@@ -31,6 +34,14 @@ export class ReferenceBank implements Bank {
     return this.tensor(rows, cols);
   }
 
+  group(products: readonly Product[]): LinearGroup {
+    return { products, table: this.ids(0) };
+  }
+
+  int8(): Tensor {
+    throw new Error('these kernels take no int8');
+  }
+
   /** Every op keeps its own output here. */
   rewindScratch(): void {}
 
@@ -39,7 +50,7 @@ export class ReferenceBank implements Bank {
   }
 
   matrix(N: number, K: number, format: WeightFormat): Matrix {
-    this.stagingBytes = Math.max(this.stagingBytes, 16 * K * 4);
+    this.stagingBytes = Math.max(this.stagingBytes, STAGING_SLOTS * PANEL * K * 4);
     return { layout: 'panels', format, N, K, ptr: 0, data: new Float32Array(N * K) };
   }
 
@@ -52,8 +63,9 @@ export class ReferenceBank implements Bank {
     return this.stagingArea;
   }
 
-  storeRows({ data, K }: Matrix, dtype: WeightDtype, begin: number, end: number): number {
-    const { buffer, byteOffset } = this.staging;
+  storeRows({ data, K }: Matrix, dtype: WeightDtype, begin: number, end: number, at = 0): number {
+    const { buffer } = this.staging;
+    const byteOffset = this.staging.byteOffset + at;
     const count = (end - begin) * K;
     const rows = data.subarray(begin * K, end * K);
     if (dtype === 'F32') rows.set(new Float32Array(buffer, byteOffset, count));

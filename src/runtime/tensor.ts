@@ -18,16 +18,38 @@ export interface Ids {
   rows: number;
 }
 
-/** How a weight matrix lies in memory: as stored, except that f16 becomes f32, exactly. */
-export type WeightFormat = 'F32' | 'BF16';
+/**
+ * How a weight matrix lies in memory: as stored, except that f16 becomes f32, exactly; or in blocks of 32 along K, 8 or 4 bits for each weight and
+ * a bf16 scale for each block, in Q4 with a bf16 minimum. assembly/panels.ts has the layouts.
+ */
+export type WeightFormat = 'F32' | 'BF16' | 'Q8' | 'Q4';
+
+/** Numbers by which the kernels know formats and dtypes: assembly/panels.ts, assembly/pack.ts. */
+export const FORMAT_CODES = { F32: 0, BF16: 1, Q8: 2, Q4: 3 } as const;
+export const DTYPE_CODES = { F32: 0, BF16: 1, F16: 2 } as const;
+
+export const PANEL = 16;
+const BLOCK = 32;
+
+/** Bytes of a matrix [N, K] in memory. */
+export function matrixBytes(format: WeightFormat, N: number, K: number): number {
+  const panels = Math.ceil(N / PANEL);
+  if (format === 'Q8') return panels * Math.ceil(K / BLOCK) * 544;
+  if (format === 'Q4') return panels * Math.ceil(K / BLOCK) * 320;
+  return panels * PANEL * K * (format === 'BF16' ? 2 : 4);
+}
 
 /** The bytes of one number in the files that hold weights. */
 export const DTYPE_BYTES = { F32: 4, F16: 2, BF16: 2 } as const;
 export type WeightDtype = keyof typeof DTYPE_BYTES;
 
 /** The format that a stored dtype takes in memory. */
-export function formatOf(dtype: WeightDtype): WeightFormat {
+export function formatOf(dtype: WeightDtype): 'F32' | 'BF16' {
   return dtype === 'BF16' ? 'BF16' : 'F32';
+}
+
+export function isQuantised(format: WeightFormat): boolean {
+  return format === 'Q8' || format === 'Q4';
 }
 
 /** A weight [N, K] in the layout of the bank's kernels: packed panels for a product, rows for the embedding. */

@@ -1,43 +1,47 @@
 import { RuntimeLimitError } from '../errors.ts';
-import { AddressedBank, type BankBytes } from './addressed_bank.ts';
+import { AddressedBank, type BankBytes, THREAD_SCRATCH_BYTES, threadScratch } from './addressed_bank.ts';
+import type { Mode } from './bank.ts';
 import type { Kernels } from './kernels.ts';
-import type { Matrix, WeightDtype } from './tensor.ts';
+import { DTYPE_CODES, FORMAT_CODES, type Matrix, PANEL, type WeightDtype } from './tensor.ts';
+import type { RunKernel, ThreadPool } from './thread_pool.ts';
 import { wasmKernels } from './wasm_kernels.ts';
-import type { KernelExports } from './wasm_module.ts';
 
 const PAGE = 65536;
 /** A wasm32 memory ends here. */
 export const BANK_LIMIT_BYTES = 65536 * PAGE;
+/** Rows, and panels, that a thread stores at a time. */
+const STORED_ROWS = 32;
 
-/** One wasm memory and an instance of the kernels over it. Its size is fixed when it is made: views stay valid for life. */
+/** One wasm memory and the kernels over it, on all threads of a pool. Its size is fixed when it is made: views stay valid for life. */
 export class WasmBank extends AddressedBank {
   readonly kernels: Kernels;
   readonly staging: Uint8Array;
   private readonly memory: WebAssembly.Memory;
-  private readonly core: KernelExports;
+  readonly run: RunKernel;
+  /** Of each thread, how many of the values that it stored are not finite. */
+  private readonly notFinite: readonly Int32Array[];
 
   /**
    * @param bytes From the plan that the same constructors made on a PlanBank.
+   * @param instrument What is to run in place of the kernels, such as the same kernels with a clock.
    * @throws {RuntimeLimitError} when the engine cannot give that much memory.
    */
-  constructor(module: WebAssembly.Module, rows: number, bytes: BankBytes) {
-    super(rows, bytes.persistent);
-    const pages = Math.ceil((this.scratchArena.begin + bytes.scratch) / PAGE);
-    this.memory = allocate(pages);
-    this.core = new WebAssembly.Instance(module, { env: { memory: this.memory } }).exports as KernelExports;
-    this.kernels = wasmKernels(this.core);
-    this.staging = new Uint8Array(this.memory.buffer, this.scratchArena.begin, bytes.scratch);
+  constructor(pool: ThreadPool, rows: number, mode: Mode, bytes: BankBytes, instrument = (kernels: Kernels) => kernels) {
+    super({ rows, threads: pool.threads, mode }, bytes.persistent);
+    const { memory, core, run } = addMemory(pool, Math.ceil((this.scratchArena.begin + bytes.scratch) / PAGE));
+    this.memory = memory;
+    this.run = run;
+    this.kernels = instrument(wasmKernels(run, core, pool.threads, pool.build));
+    this.staging = new Uint8Array(memory.buffer, this.scratchArena.begin, bytes.scratch);
+    this.notFinite = Array.from({ length: pool.threads }, (_, i) => this.ints(threadScratch(i) + THREAD_SCRATCH_BYTES, 1));
   }
 
-  storeRows(weight: Matrix, dtype: WeightDtype, begin: number, end: number): number {
-    const from = this.scratchArena.begin;
-    const { N, K, ptr } = weight;
-    if (weight.layout === 'panels') {
-      const pack = { F32: this.core.pack_f32, F16: this.core.pack_f16, BF16: this.core.pack_bf16 }[dtype];
-      return pack(ptr, from, K, N, begin, end);
-    }
-    const copy = { F32: this.core.copy_f32, F16: this.core.copy_f16, BF16: this.core.copy_bf16 }[dtype];
-    return copy(ptr, from, K, begin, end);
+  storeRows({ layout, format, N, K, ptr }: Matrix, dtype: WeightDtype, begin: number, end: number, at = 0): number {
+    const from = this.scratchArena.begin + at;
+    for (const count of this.notFinite) count[0] = 0;
+    if (layout === 'rows') this.run('store_rows', end - begin, STORED_ROWS, ptr, from, DTYPE_CODES[dtype], FORMAT_CODES[format], begin, K);
+    else this.run('pack', Math.ceil((end - begin) / PANEL), 1, ptr, from, DTYPE_CODES[dtype], FORMAT_CODES[format], begin, K, N);
+    return this.notFinite.reduce((sum, count) => sum + count[0]!, 0);
   }
 
   protected floats(ptr: number, length: number): Float32Array {
@@ -53,9 +57,9 @@ export class WasmBank extends AddressedBank {
   }
 }
 
-function allocate(pages: number): WebAssembly.Memory {
+function addMemory(pool: ThreadPool, pages: number): ReturnType<ThreadPool['addMemory']> {
   try {
-    return new WebAssembly.Memory({ initial: pages, maximum: pages });
+    return pool.addMemory(pages, threadScratch);
   } catch (cause) {
     throw new RuntimeLimitError(
       {

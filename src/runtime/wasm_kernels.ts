@@ -1,65 +1,120 @@
-import { LINEAR_SCRATCH } from './addressed_bank.ts';
 import type { Kernels } from './kernels.ts';
-import type { KernelExports } from './wasm_module.ts';
+import { PANEL, type Tensor } from './tensor.ts';
+import type { RunKernel } from './thread_pool.ts';
+import type { Build, KernelExports } from './wasm_module.ts';
 
-const PANEL = 16;
+const LINEAR = { F32: 'linear_f32', BF16: 'linear_bf16', Q8: 'linear_q8', Q4: 'linear_q4' } as const;
 
-/** The kernels of `assembly/` over the memory of one instance, each called with the whole range of its outputs. */
-export function wasmKernels(core: KernelExports): Kernels {
+/** Work below which a thread is not worth waking: some microseconds of a kernel, in products or in elements. */
+const PRODUCTS = 1 << 16;
+const ELEMENTS = 1 << 13;
+/** Parts of a kernel for each thread: few enough to be cheap, many enough that a slow core holds nobody up. */
+const PARTS = 4;
+
+/**
+ * The kernels of `assembly/` over one memory.
+ * @param run shares a kernel between threads
+ * @param threads how many there are
+ * @param build of which source `core` is
+ */
+export function wasmKernels(run: RunKernel, core: KernelExports, threads: number, build: Build): Kernels {
+  /** Outputs that a thread takes at a time, of `count` that cost `work` each in units of `worth`. */
+  const grain = (count: number, work: number, worth: number) => Math.max(Math.ceil(worth / work), Math.ceil(count / (threads * PARTS)), 1);
+
+  /** Rounds x to int8; with 7-bit dots to come, to fewer levels. Returns how many there are on each side of 0. */
+  const quantise = (x8: Tensor, x: Tensor, q8: boolean) => {
+    const levels = build === 'relaxed' && q8 && x.rows >= 4 ? 63 : 127;
+    run('quantise_rows', x.rows, grain(x.rows, x.cols, ELEMENTS), x8.ptr, x.ptr, levels, x.cols);
+    return levels;
+  };
+
   return {
     name: 'wasm',
     embedding(y, ids, table) {
-      const embedding = table.format === 'BF16' ? core.embedding_bf16 : core.embedding_f32;
-      embedding(y.ptr, ids.ptr, table.ptr, table.K, 0, ids.rows);
+      const kernel = table.format === 'BF16' ? 'embedding_bf16' : 'embedding_f32';
+      run(kernel, ids.rows, ids.rows, y.ptr, ids.ptr, table.ptr, table.K);
     },
-    linear(y, x, w, bias) {
-      const linear = w.format === 'BF16' ? core.linear_bf16 : core.linear_f32;
-      linear(y.ptr, x.ptr, w.ptr, bias?.ptr ?? 0, LINEAR_SCRATCH, x.rows, w.K, w.N, 0, Math.ceil(w.N / PANEL));
+    linear(y, x, w, bias, x8) {
+      const panels = Math.ceil(w.N / PANEL);
+      const grained = grain(panels, x.rows * w.K * PANEL, PRODUCTS);
+      if (!x8) return run(LINEAR[w.format], panels, grained, y.ptr, x.ptr, w.ptr, bias?.ptr ?? 0, x.rows, w.K, w.N);
+      const levels = quantise(x8, x, w.format === 'Q8');
+      if (w.format === 'Q8') run('linear_q8_int8', panels, grained, y.ptr, x8.ptr, w.ptr, bias?.ptr ?? 0, levels, x.rows, w.K, w.N);
+      else run('linear_q4_int8', panels, grained, y.ptr, x8.ptr, w.ptr, bias?.ptr ?? 0, x.rows, w.K, w.N);
+    },
+    linears({ products, table }, x, x8) {
+      let panels = 0;
+      let q8 = true;
+      for (let i = 0; i < products.length; i++) {
+        panels += Math.ceil(products[i]!.w.N / PANEL);
+        q8 &&= products[i]!.w.format === 'Q8';
+      }
+      const levels = x8 ? quantise(x8, x, q8) : 0;
+      const grained = grain(panels, x.rows * x.cols * PANEL, PRODUCTS);
+      run('linear_group', panels, grained, table.ptr, products.length, x.ptr, x8?.ptr ?? 0, levels, x.rows, x.cols);
     },
     rms_norm(y, x, weight, eps) {
-      core.rms_norm(y.ptr, x.ptr, weight.ptr, x.cols, eps, 0, x.rows);
+      run('rms_norm', x.rows, grain(x.rows, x.cols, ELEMENTS), y.ptr, x.ptr, weight.ptr, x.cols, eps);
     },
     rms_norm_gated(y, x, gate, weight, eps) {
-      core.rms_norm_gated(y.ptr, x.ptr, gate.ptr, weight.ptr, weight.cols, eps, 0, (x.rows * x.cols) / weight.cols);
+      const rows = (x.rows * x.cols) / weight.cols;
+      run('rms_norm_gated', rows, grain(rows, 4 * weight.cols, ELEMENTS), y.ptr, x.ptr, gate.ptr, weight.ptr, weight.cols, eps);
     },
     l2_norm(y, x, D, eps) {
-      core.l2_norm(y.ptr, x.ptr, D, eps, 0, (x.rows * x.cols) / D);
+      const rows = (x.rows * x.cols) / D;
+      run('l2_norm', rows, grain(rows, D, ELEMENTS), y.ptr, x.ptr, D, eps);
     },
     causal_conv1d(y, x, weight, state) {
-      core.causal_conv1d(y.ptr, x.ptr, weight.ptr, state.ptr, x.rows, x.cols, weight.rows, 0, x.cols);
+      run(
+        'causal_conv1d',
+        x.cols,
+        grain(x.cols, 8 * x.rows, ELEMENTS) & ~3 || 4,
+        y.ptr,
+        x.ptr,
+        weight.ptr,
+        state.ptr,
+        x.rows,
+        x.cols,
+        weight.rows,
+      );
     },
     gdn_gate(g, a, A_log, dt_bias) {
-      core.gdn_gate(g.ptr, a.ptr, A_log.ptr, dt_bias.ptr, a.rows, a.cols, 0, a.cols);
+      run('gdn_gate', a.cols, grain(a.cols, 16 * a.rows, ELEMENTS), g.ptr, a.ptr, A_log.ptr, dt_bias.ptr, a.rows, a.cols);
     },
     gdn_beta(beta, b, scale) {
-      core.gdn_beta(beta.ptr, b.ptr, scale, b.rows, b.cols, 0, b.cols);
+      run('gdn_beta', b.cols, grain(b.cols, 8 * b.rows, ELEMENTS), beta.ptr, b.ptr, scale, b.rows, b.cols);
     },
     gated_delta_rule_recurrent(o, q, k, v, g, beta, S, { Hk, H, Dk, Dv }) {
-      core.gated_delta_rule_recurrent(o.ptr, q.ptr, k.ptr, v.ptr, g.ptr, beta.ptr, S.ptr, q.rows, Hk, H, Dk, Dv, 0, H);
+      run('gated_delta_rule_recurrent', H, 1, o.ptr, q.ptr, k.ptr, v.ptr, g.ptr, beta.ptr, S.ptr, q.rows, Hk, H, Dk, Dv);
     },
     gated_delta_rule_chunked(o, q, k, v, g, beta, S, scratch, { Hk, H, Dk, Dv }) {
-      core.gated_delta_rule_chunked(o.ptr, q.ptr, k.ptr, v.ptr, g.ptr, beta.ptr, S.ptr, scratch.ptr, q.rows, Hk, H, Dk, Dv, 0, H);
+      run('gated_delta_rule_chunked', H, 1, o.ptr, q.ptr, k.ptr, v.ptr, g.ptr, beta.ptr, S.ptr, scratch.ptr, q.rows, Hk, H, Dk, Dv);
     },
     rotary_table(cos, sin, inv_freq, attention_factor) {
-      core.rotary_table(cos.ptr, sin.ptr, inv_freq.ptr, inv_freq.cols, attention_factor, 0, cos.rows);
+      const grained = grain(cos.rows, 32 * inv_freq.cols, ELEMENTS);
+      run('rotary_table', cos.rows, grained, cos.ptr, sin.ptr, inv_freq.ptr, inv_freq.cols, attention_factor);
     },
     rotary(x, cos, sin, position) {
-      core.rotary(x.ptr, cos.ptr, sin.ptr, position, x.cols / (2 * cos.cols), 2 * cos.cols, 0, x.rows);
+      const Dh = 2 * cos.cols;
+      run('rotary', x.rows, grain(x.rows, x.cols, ELEMENTS), x.ptr, cos.ptr, sin.ptr, position, x.cols / Dh, Dh);
     },
     kv_append(cache, x, position, { S, Hkv, Dh }) {
-      core.kv_append(cache.ptr, x.ptr, x.rows, position, S, Hkv, Dh, 0, Hkv);
+      run('kv_append', Hkv, grain(Hkv, x.rows * Dh, ELEMENTS), cache.ptr, x.ptr, x.rows, position, S, Hkv, Dh);
     },
     attention(o, q, k, v, scores, position, { S, H, Hkv, Dh, window }) {
-      core.attention(o.ptr, q.ptr, k.ptr, v.ptr, scores.ptr, q.rows, position, S, H, Hkv, Dh, window, 0, H);
+      const grained = Math.ceil(PRODUCTS / (q.rows * (position + q.rows) * Dh));
+      run('attention', H, grained, o.ptr, q.ptr, k.ptr, v.ptr, scores.ptr, q.rows, position, S, H, Hkv, Dh, window);
     },
     swiglu(y, gate, up) {
-      core.swiglu(y.ptr, gate.ptr, up.ptr, 0, gate.rows * gate.cols);
+      const n = gate.rows * gate.cols;
+      run('swiglu', n, (grain(n, 8, ELEMENTS) + 15) & ~15, y.ptr, gate.ptr, up.ptr);
     },
     add(y, x) {
-      core.add(y.ptr, x.ptr, 0, x.rows * x.cols);
+      const n = x.rows * x.cols;
+      run('add', n, (grain(n, 1, 4 * ELEMENTS) + 15) & ~15, y.ptr, x.ptr);
     },
     softmax(y, x) {
-      core.softmax(y.ptr, x.ptr, x.cols, 0, x.rows);
+      run('softmax', x.rows, grain(x.rows, 8 * x.cols, ELEMENTS), y.ptr, x.ptr, x.cols);
     },
     exp: (x) => core.exp64(x),
     log: (x) => core.log64(x),

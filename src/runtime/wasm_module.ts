@@ -1,68 +1,113 @@
 import { RuntimeLimitError } from '../errors.ts';
 
-/** The exports of `build/kernels.wasm`; assembly/index.ts is their source. Addresses are numbers >= 0, ranges [begin, end). */
-export type KernelExports = Readonly<
-  Record<
-    | 'add'
-    | 'attention'
-    | 'causal_conv1d'
-    | 'embedding_bf16'
-    | 'embedding_f32'
-    | 'copy_bf16'
-    | 'copy_f16'
-    | 'copy_f32'
-    | 'exp64'
-    | 'gated_delta_rule_chunked'
-    | 'gated_delta_rule_recurrent'
-    | 'gdn_beta'
-    | 'gdn_gate'
-    | 'kv_append'
-    | 'l2_norm'
-    | 'linear_bf16'
-    | 'linear_f32'
-    | 'log64'
-    | 'pack_bf16'
-    | 'pack_f16'
-    | 'pack_f32'
-    | 'rms_norm'
-    | 'rms_norm_gated'
-    | 'rotary'
-    | 'rotary_table'
-    | 'softmax'
-    | 'swiglu',
-    (...args: number[]) => number
-  >
->;
+/** The exports of a module of kernels that take a range [begin, end) of their outputs as their last two arguments; assembly/index.ts is their source. */
+export const KERNELS = [
+  'add',
+  'attention',
+  'causal_conv1d',
+  'embedding_bf16',
+  'embedding_f32',
+  'f32_peak',
+  'gated_delta_rule_chunked',
+  'gated_delta_rule_recurrent',
+  'gdn_beta',
+  'gdn_gate',
+  'i16_peak',
+  'kv_append',
+  'l2_norm',
+  'linear_bf16',
+  'linear_f32',
+  'linear_group',
+  'linear_q4',
+  'linear_q4_int8',
+  'linear_q8',
+  'linear_q8_int8',
+  'memory_read',
+  'pack',
+  'quantise_rows',
+  'rms_norm',
+  'rms_norm_gated',
+  'rotary',
+  'rotary_table',
+  'softmax',
+  'store_rows',
+  'swiglu',
+] as const;
+export type KernelName = (typeof KERNELS)[number];
 
-const url = new URL('../../build/kernels.wasm', import.meta.url);
-let compiled: Promise<WebAssembly.Module> | undefined;
+/** All exports. Addresses are numbers >= 0. */
+export type KernelExports = Readonly<Record<KernelName | 'exp64' | 'log64' | 'set_scratch', (...args: number[]) => number>>;
+
+/**
+ * Two builds of the same source. `strict`: SIMD whose results the specification fixes, so that every engine gives the same bits. `relaxed`: products
+ * and sums fused where the machine can, and 8-bit dots.
+ */
+export type Build = 'strict' | 'relaxed';
+
+const compiled = new Map<string, Promise<WebAssembly.Module>>();
 
 /**
  * The compiled kernels, once for the process or page.
+ * @param shared Whether their memory is shared between threads.
  * @throws {RuntimeLimitError} when the module is missing or the engine has no WebAssembly SIMD.
  */
-export function kernelModule(): Promise<WebAssembly.Module> {
-  compiled ??= compile();
-  return compiled;
+export function kernelModule(build: Build = 'strict', shared = false): Promise<WebAssembly.Module> {
+  const file = `${build}${shared ? '.shared' : ''}.wasm`;
+  const module = compiled.get(file) ?? compile(file);
+  compiled.set(file, module);
+  module.catch(() => compiled.delete(file));
+  return module;
 }
 
-async function compile(): Promise<WebAssembly.Module> {
+/** Whether the engine has relaxed SIMD. Node 20 has it behind a flag, which is set here. */
+export async function hasRelaxedSimd(): Promise<boolean> {
+  if (typeof process !== 'undefined' && Number(process.versions.node?.split('.')[0]) < 22) {
+    (await import('node:v8')).setFlagsFromString('--experimental-wasm-relaxed-simd');
+  }
+  return WebAssembly.validate(Uint8Array.from(ONE_RELAXED_MADD));
+}
+
+// A module of one function: f32x4.relaxed_madd of three i32x4.splat(0).
+const ONE_RELAXED_MADD = [
+  ...[
+    0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00, 0x01, 0x05, 0x01, 0x60, 0x00, 0x01, 0x7b, 0x03, 0x02, 0x01, 0x00, 0x0a, 0x13, 0x01,
+    0x11, 0x00,
+  ],
+  ...[0x41, 0x00, 0xfd, 0x11, 0x41, 0x00, 0xfd, 0x11, 0x41, 0x00, 0xfd, 0x11, 0xfd, 0x85, 0x02, 0x0b],
+];
+
+async function compile(file: string): Promise<WebAssembly.Module> {
+  const url = new URL(`../../build/${file}`, import.meta.url);
   try {
-    if (url.protocol === 'file:') {
-      const { readFile } = await import('node:fs/promises');
-      return await WebAssembly.compile(await readFile(url));
-    }
-    return await WebAssembly.compileStreaming(fetch(url));
+    if (url.protocol !== 'file:') return await WebAssembly.compileStreaming(fetch(url));
+    const { readFile } = await import('node:fs/promises');
+    return await withBestCode(await readFile(url));
   } catch (cause) {
-    compiled = undefined;
     throw new RuntimeLimitError(
       {
-        where: 'build/kernels.wasm',
+        where: `build/${file}`,
         expected: 'a WebAssembly module that this engine can compile',
         found: cause instanceof Error ? cause.message : String(cause),
         fix: 'In a checkout run `npm run build`; otherwise use Node >= 20.19 or a browser with WebAssembly SIMD.',
       },
       { cause },
     );
+  }
+}
+
+/**
+ * V8 begins with quick, slow code and swaps it between calls: a prompt of one chunk would run at a tenth of the speed. Compiling everything well at
+ * once takes 50 ms. The flags are those of the whole process, so they are put back.
+ */
+async function withBestCode(bytes: Uint8Array<ArrayBuffer>): Promise<WebAssembly.Module> {
+  if (process.versions.v8 === undefined) return await WebAssembly.compile(bytes);
+  const { setFlagsFromString } = await import('node:v8');
+  setFlagsFromString('--no-liftoff');
+  setFlagsFromString('--no-wasm-lazy-compilation');
+  try {
+    return await WebAssembly.compile(bytes);
+  } finally {
+    setFlagsFromString('--liftoff');
+    setFlagsFromString('--wasm-lazy-compilation');
   }
 }

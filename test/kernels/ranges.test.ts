@@ -1,13 +1,23 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { Arena } from '../../src/runtime/arena.ts';
-import { attentionScratch, chunkedScratch } from '../../src/runtime/kernels.ts';
-import { type KernelExports, kernelModule } from '../../src/runtime/wasm_module.ts';
+import { attentionScratch, chunkedScratch, int8Scratch } from '../../src/runtime/kernels.ts';
+import {
+  DTYPE_BYTES,
+  DTYPE_CODES,
+  FORMAT_CODES,
+  formatOf,
+  matrixBytes,
+  PANEL,
+  type WeightDtype,
+  type WeightFormat,
+} from '../../src/runtime/tensor.ts';
+import { KERNELS, type KernelExports, type KernelName, kernelModule } from '../../src/runtime/wasm_module.ts';
 import { type Draw, drawn } from '../support/arbitraries.ts';
 
-const PANEL = 16;
-const LINEAR_SCRATCH = 2048; // words
 const PAGE = 65536;
+/** Of the arrays; the scratch of the thread lies behind them, where nothing is compared. */
+const PAGES = 8;
 const SENTINEL = 0x7fc0dead; // a NaN, as f32
 
 /** Words of memory that a call may write, and which index of the range [begin, end) word `i` of them belongs to. */
@@ -26,9 +36,10 @@ interface Call {
 }
 
 const module = await kernelModule();
-const memory = new WebAssembly.Memory({ initial: 8, maximum: 8 });
+const memory = new WebAssembly.Memory({ initial: 2 * PAGES, maximum: 2 * PAGES });
 const core = new WebAssembly.Instance(module, { env: { memory } }).exports as KernelExports;
-const words = new Uint32Array(memory.buffer);
+core.set_scratch(PAGES * PAGE);
+const words = new Uint32Array(memory.buffer, 0, (PAGES * PAGE) / 4);
 
 /** The memory, full of sentinels again; a call's arrays lie in it with space between them. */
 class Room {
@@ -43,7 +54,7 @@ class Room {
   take(length: number): number {
     const ptr = this.arena.take(length * 4);
     this.arena.take(64);
-    if (this.arena.end > 8 * PAGE) throw new Error('the memory is too small for this case');
+    if (this.arena.end > PAGES * PAGE) throw new Error('the memory is too small for this case');
     return ptr;
   }
 
@@ -90,16 +101,32 @@ function elementwise(build: (m: Room, n: number, y: number) => Run): Build {
   };
 }
 
-function linear(name: 'linear_f32' | 'linear_bf16'): Build {
+function linear(name: Extract<KernelName, `linear_${string}`>): Build {
   return (m, { T, Dk, H, Dv }) => {
     const [K, N] = [5 * Dk, H * Dv];
     const panels = Math.ceil(N / PANEL);
     const y = m.output(T * N, (i) => Math.floor((i % N) / PANEL));
-    const [x, w, bias, scratch] = [m.floats(T, K), m.floats(panels * PANEL, K), m.floats(1, N), m.take(LINEAR_SCRATCH)];
-    return m.call(panels, (begin, end) => {
-      core[name](y, x, w, bias, scratch, T, K, N, begin, end);
-      words.fill(SENTINEL, scratch / 4, scratch / 4 + LINEAR_SCRATCH); // what it holds after a call means nothing
-    });
+    const [x, bias, source] = [m.floats(T, K), m.floats(1, N), m.floats(N, K)];
+    const format = name.startsWith('linear_q8') ? 'Q8' : name.startsWith('linear_q4') ? 'Q4' : name === 'linear_bf16' ? 'BF16' : 'F32';
+    const w = m.take(matrixBytes(format, N, K) / 4);
+    core.pack(w, source, format === 'BF16' ? DTYPE_CODES.BF16 : DTYPE_CODES.F32, FORMAT_CODES[format], 0, K, N, 0, panels);
+    const x8 = m.take(T * int8Scratch(K));
+    core.quantise_rows(x8, x, 127, K, 0, T);
+    if (name === 'linear_q8_int8') return m.call(panels, (begin, end) => core[name](y, x8, w, bias, 127, T, K, N, begin, end));
+    return m.call(panels, (begin, end) => core[name](y, name.endsWith('int8') ? x8 : x, w, bias, T, K, N, begin, end));
+  };
+}
+
+/** Rows of f32 values to panels of a format; K is less than a slab, so that a panel lies in one piece. */
+function pack(format: WeightFormat): Build {
+  return (m, { T, Dk: K, Dv }) => {
+    const N = T * Dv;
+    const panels = Math.ceil(N / PANEL);
+    const length = matrixBytes(format, N, K) / 4;
+    const w = m.output(length, (i) => Math.floor((i * panels) / length));
+    const source = m.floats(N, K);
+    const dtype = format === 'BF16' ? DTYPE_CODES.BF16 : DTYPE_CODES.F32;
+    return m.call(panels, (begin, end) => core.pack(w, source, dtype, FORMAT_CODES[format], 0, K, N, begin, end));
   };
 }
 
@@ -113,13 +140,13 @@ function embedding(name: 'embedding_f32' | 'embedding_bf16'): Build {
   });
 }
 
-/** Each range finds its rows at the beginning of its source, as a loader puts them there. */
-function copy(name: 'copy_bf16' | 'copy_f16' | 'copy_f32', source_bytes: number, table_bytes: number): Build {
+function store_rows(dtype: WeightDtype): Build {
   return (m, { T: V, Dk }) => {
     const D = 2 * Dk; // even: no two rows of 16-bit values share a word
-    const table = m.output((V * D * table_bytes) / 4, (i) => Math.floor((i * 4) / (D * table_bytes)));
-    const source = m.floats(V, (D * source_bytes) / 4);
-    return m.call(V, (begin, end) => core[name](table, source + begin * D * source_bytes, D, begin, end));
+    const words_of_row = dtype === 'BF16' ? Dk : D;
+    const table = m.output(V * words_of_row, (i) => Math.floor(i / words_of_row));
+    const source = m.floats(V, (D * DTYPE_BYTES[dtype]) / 4);
+    return m.call(V, (begin, end) => core.store_rows(table, source, DTYPE_CODES[dtype], FORMAT_CODES[formatOf(dtype)], 0, D, begin, end));
   };
 }
 
@@ -141,7 +168,7 @@ function delta_rule(name: 'gated_delta_rule_recurrent' | 'gated_delta_rule_chunk
 /** Every export that takes a range, and how it is called. */
 const BUILDS: Readonly<Record<string, Build>> = {
   add: elementwise((m, n, y) => {
-    core.copy_f32(y, m.floats(1, n), n, 0, 1);
+    core.store_rows(y, m.floats(1, n), DTYPE_CODES.F32, FORMAT_CODES.F32, 0, n, 0, 1);
     const x = m.floats(1, n);
     return (begin, end) => core.add(y, x, begin, end);
   }),
@@ -159,9 +186,6 @@ const BUILDS: Readonly<Record<string, Build>> = {
     const [x, weight] = [m.floats(T, C), m.floats(W, C)];
     return m.call(C, (begin, end) => core.causal_conv1d(y, x, weight, state, T, C, W, begin, end));
   },
-  copy_bf16: copy('copy_bf16', 2, 2),
-  copy_f16: copy('copy_f16', 2, 4),
-  copy_f32: copy('copy_f32', 4, 4),
   embedding_bf16: embedding('embedding_bf16'),
   embedding_f32: embedding('embedding_f32'),
   gated_delta_rule_chunked: delta_rule('gated_delta_rule_chunked'),
@@ -188,6 +212,21 @@ const BUILDS: Readonly<Record<string, Build>> = {
   }),
   linear_bf16: linear('linear_bf16'),
   linear_f32: linear('linear_f32'),
+  linear_q4: linear('linear_q4'),
+  linear_q4_int8: linear('linear_q4_int8'),
+  linear_q8: linear('linear_q8'),
+  linear_q8_int8: linear('linear_q8_int8'),
+  'pack f32': pack('F32'),
+  'pack bf16': pack('BF16'),
+  'pack q8': pack('Q8'),
+  'pack q4': pack('Q4'),
+  quantise_rows: (m, { T, Dk, H }) => {
+    const K = Dk * H;
+    const length = int8Scratch(K);
+    const x8 = m.output(T * length, (i) => Math.floor(i / length));
+    const x = m.floats(T, K);
+    return m.call(T, (begin, end) => core.quantise_rows(x8, x, 127, K, begin, end));
+  },
   rms_norm: rowwise((m, T, D, y) => {
     const [x, weight] = [m.floats(T, D), m.floats(1, D)];
     return (begin, end) => core.rms_norm(y, x, weight, D, 1e-6, begin, end);
@@ -209,6 +248,9 @@ const BUILDS: Readonly<Record<string, Build>> = {
     });
     return m.call(T, (begin, end) => core.rotary_table(cos, sin, inv_freq, half, 1.2, begin, end));
   },
+  'store_rows bf16': store_rows('BF16'),
+  'store_rows f16': store_rows('F16'),
+  'store_rows f32': store_rows('F32'),
   softmax: rowwise((m, T, D, y) => {
     const x = m.floats(T, D);
     return (begin, end) => core.softmax(y, x, D, begin, end);
@@ -221,9 +263,9 @@ const BUILDS: Readonly<Record<string, Build>> = {
 
 test('every export that takes a range is here', () => {
   const exported = WebAssembly.Module.exports(module).map(({ name }) => name);
-  // linear.test.ts hands weights over in pieces, since the layout of packed weights is their own affair.
-  const others = ['exp64', 'log64', 'pack_bf16', 'pack_f16', 'pack_f32'];
-  expect([...Object.keys(BUILDS), ...others].sort()).toEqual(exported.sort());
+  const names = new Set(Object.keys(BUILDS).map((name) => name.split(' ')[0]!));
+  expect([...names].sort()).toEqual([...KERNELS]);
+  expect([...names, 'exp64', 'log64', 'set_scratch'].sort()).toEqual(exported.sort());
 });
 
 const sizes = fc.record({
@@ -241,7 +283,8 @@ describe.each(Object.entries(BUILDS).map(([name, build]) => ({ name, build })))(
     call.run(0, call.n);
     return { call, before, after: words.slice() };
   };
-  const same = (a: Uint32Array, b: Uint32Array) => expect(Buffer.compare(new Uint8Array(a.buffer), new Uint8Array(b.buffer))).toBe(0);
+  const bytes = ({ buffer, byteOffset, byteLength }: Uint32Array) => new Uint8Array(buffer, byteOffset, byteLength);
+  const same = (a: Uint32Array, b: Uint32Array) => expect(Buffer.compare(bytes(a), bytes(b))).toBe(0);
 
   test('a range writes its outputs and nothing else', () => {
     fc.assert(

@@ -3,7 +3,7 @@ import type { Kernels } from '../../src/runtime/kernels.ts';
 import { ReferenceBank } from '../../src/runtime/reference_bank.ts';
 import { type FloatArray, formatOf, type Ids, type Matrix, type Tensor, type WeightDtype } from '../../src/runtime/tensor.ts';
 import { WasmBank } from '../../src/runtime/wasm_bank.ts';
-import { kernelModule } from '../../src/runtime/wasm_module.ts';
+import { ThreadPool } from '../../src/runtime/thread_pool.ts';
 import type { Values } from './arbitraries.ts';
 import { U32, U64 } from './assert_close.ts';
 
@@ -163,7 +163,7 @@ export interface Implementation {
   readonly bench: () => Workbench;
 }
 
-const guardedBank = new GuardedBank(await kernelModule(), 1, { persistent: PERSISTENT_BYTES, scratch: STAGING_BYTES });
+const guardedBank = new GuardedBank(await ThreadPool.create(1), 1, 'strict', { persistent: PERSISTENT_BYTES, scratch: STAGING_BYTES });
 
 export const wasm: Implementation = {
   name: 'wasm',

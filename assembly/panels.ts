@@ -1,0 +1,104 @@
+// How weights lie in memory: W [N, K] in panels of 16 outputs that lie side by side, so that a lane is an output.
+//
+// f32, bf16: [ceil(K / 128)][ceil(N / 16)][128][16]: slabs of K, the last one shorter, zeros after N. Slabs lie outside the panels because panels of
+//   whole K lie a multiple of 4 KiB apart in real models and push each other out of the L1 cache (measured 2x slower), and because decoding then
+//   reads memory strictly forward. A bf16 row of a panel holds n0 n4 n1 n5 n2 n6 n3 n7 n8 n12 …: `shl 16` gives outputs 0-3 and the upper halves
+//   outputs 4-7 of eight.
+// q8, q4: [ceil(N / 16)][ceil(K / 32)] blocks of 16 outputs by 32 weights, zeros after N and K; a weight is about d q, or d q + m.
+//   q8: 544 bytes: i8 q [16 pairs of k][16][2], bf16 d [16]
+//   q4: 320 bytes: u4 q [16 pairs of k][8][2], outputs 0-7 in the lower halves of the bytes and 8-15 in the upper; bf16 d [16], bf16 m [16]
+
+export const F32: i32 = 0;
+export const BF16: i32 = 1;
+export const Q8: i32 = 2;
+export const Q4: i32 = 3;
+
+export const PANEL: i32 = 16;
+export const SLAB: i32 = 128;
+/** Panels that four rows of x meet before the next four come. */
+export const GROUP: i32 = 32;
+/** Weights that share a scale. */
+export const QUANT: i32 = 32;
+/** Their bytes in f32. */
+export const QUANT_BYTES: usize = 128;
+export const Q8_BYTES: usize = 544;
+export const Q4_BYTES: usize = 320;
+export const Q8_SCALES: usize = 512;
+export const Q4_SCALES: usize = 256;
+export const Q4_MINS: usize = 288;
+
+/** Bytes of `count` products of a panel, of f32 or bf16. */
+@inline
+export function slab_bytes(format: i32, count: i32): usize {
+  return <usize>count * PANEL * (format == BF16 ? 2 : 4);
+}
+
+/** Where panel `p` of f32 or bf16 has its slab that begins at `k`, in bytes. */
+@inline
+export function panel_slab(format: i32, p: i32, k: i32, K: i32, N: i32): usize {
+  const panels = (N + PANEL - 1) / PANEL;
+  return <usize>panels * slab_bytes(format, k) + <usize>p * slab_bytes(format, min(SLAB, K - k));
+}
+
+/** Blocks of a row of K quantised weights. */
+@inline
+export function blocks(K: i32): i32 {
+  return (K + QUANT - 1) / QUANT;
+}
+
+/** Four bf16 as f32, exact. */
+@inline
+export function bf16x4(at: usize): v128 {
+  return i32x4.shl(v128.load16x4_u(at), 16);
+}
+
+/** Writes the slab of a panel that begins at `k` as f32 [128][16] to `to`. */
+export function widen(format: i32, to: usize, w: usize, p: i32, k: i32, K: i32, N: i32, mask: v128): void {
+  const count = min(SLAB, K - k);
+  if (format == BF16) {
+    let from = w + panel_slab(BF16, p, k, K, N);
+    for (const end = to + slab_bytes(F32, count); to < end; to += 64) {
+      const low = v128.load(from), high = v128.load(from, 16);
+      v128.store(to, i32x4.shl(low, 16));
+      v128.store(to, v128.and(low, mask), 16);
+      v128.store(to, i32x4.shl(high, 16), 32);
+      v128.store(to, v128.and(high, mask), 48);
+      from += 32;
+    }
+    return;
+  }
+  for (let b = 0; b < count; b += QUANT) {
+    const at = w + (<usize>p * blocks(K) + (k + b) / QUANT) * (format == Q8 ? Q8_BYTES : Q4_BYTES);
+    const n = min(QUANT, count - b);
+    if (format == Q8) widen_q8(to + slab_bytes(F32, b), at, n);
+    else widen_q4(to + slab_bytes(F32, b), at, n);
+  }
+}
+
+/** n <= 32 rows of a q8 block as f32 [n][16]. */
+function widen_q8(to: usize, block: usize, n: i32): void {
+  for (let o = 0; o < PANEL; o += 4) {
+    const d = bf16x4(block + Q8_SCALES + (<usize>o << 1));
+    for (let k = 0; k < n; k += 2) {
+      const pairs = v128.load8x8_s(block + (<usize>k << 4) + (<usize>o << 1)); // i16: n0k0 n0k1 n1k0 n1k1 …
+      const even = f32x4.convert_i32x4_s(i32x4.shr_s(i32x4.shl(pairs, 16), 16)), odd = f32x4.convert_i32x4_s(i32x4.shr_s(pairs, 16));
+      v128.store(to + (<usize>k << 6) + (<usize>o << 2), f32x4.mul(d, even));
+      if (k + 1 < n) v128.store(to + (<usize>(k + 1) << 6) + (<usize>o << 2), f32x4.mul(d, odd));
+    }
+  }
+}
+
+/** n <= 32 rows of a q4 block as f32 [n][16]. */
+function widen_q4(to: usize, block: usize, n: i32): void {
+  for (let o = 0; o < PANEL; o += 4) {
+    const d = bf16x4(block + Q4_SCALES + (<usize>o << 1)), m = bf16x4(block + Q4_MINS + (<usize>o << 1));
+    const shift = o < 8 ? 0 : 4;
+    for (let k = 0; k < n; k += 2) {
+      const pairs = v128.load8x8_u(block + (<usize>k << 3) + (<usize>(o & 7) << 1));
+      const q = v128.and(i16x8.shr_u(pairs, shift), i16x8.splat(15));
+      const even = f32x4.convert_i32x4_s(v128.and(q, i32x4.splat(15))), odd = f32x4.convert_i32x4_s(i32x4.shr_u(q, 16));
+      v128.store(to + (<usize>k << 6) + (<usize>o << 2), f32x4.add(f32x4.mul(d, even), m));
+      if (k + 1 < n) v128.store(to + (<usize>(k + 1) << 6) + (<usize>o << 2), f32x4.add(f32x4.mul(d, odd), m));
+    }
+  }
+}

@@ -1,0 +1,81 @@
+import { WasmBank } from '../runtime/wasm_bank.ts';
+import { ThreadPool } from '../runtime/thread_pool.ts';
+
+/** What this machine gives at most, with the threads that a model has. */
+export interface Limits {
+  /** GB/s of memory read forward, far more of it than any cache holds. */
+  readonly memory_read_gbps: number;
+  /** GFLOP/s of products and sums on registers, four f32 at a time. */
+  readonly f32_gflops: number;
+  /** GOP/s of i32x4.dot_i16x8_s and sums on registers. */
+  readonly i16_gops: number;
+}
+
+const MEMORY_BYTES = 512 * 2 ** 20;
+const PIECE_BYTES = 2 ** 20;
+const PIECES = 64;
+const STEPS = 20_000;
+
+/** Measures the limits, again and again during a run: a shared machine drifts. */
+export class LimitsMeter {
+  private readonly rates: Record<keyof Limits, number[]> = { memory_read_gbps: [], f32_gflops: [], i16_gops: [] };
+  private readonly pool: ThreadPool;
+  private readonly bank: WasmBank;
+  private readonly sink: number;
+  private readonly from: number;
+
+  private constructor(pool: ThreadPool) {
+    this.pool = pool;
+    this.bank = new WasmBank(pool, 1, 'strict', { persistent: MEMORY_BYTES + 2 ** 16, scratch: 0 });
+    this.sink = this.bank.tensor(1, MEMORY_BYTES / PIECE_BYTES).ptr;
+    const memory = this.bank.tensor(1, MEMORY_BYTES / 4);
+    memory.data.fill(1); // untouched pages would all be one page of zeros
+    this.from = memory.ptr;
+  }
+
+  static async start(threads: number): Promise<LimitsMeter> {
+    const pool = await ThreadPool.create(threads);
+    const meter = new LimitsMeter(pool);
+    await pool.start();
+    return meter;
+  }
+
+  measure(): void {
+    const { run } = this.bank;
+    this.rates.memory_read_gbps.push(
+      rate(MEMORY_BYTES, () => run('memory_read', MEMORY_BYTES / PIECE_BYTES, 4, this.sink, this.from, PIECE_BYTES)),
+    );
+    this.rates.f32_gflops.push(rate(PIECES * STEPS * 96, () => run('f32_peak', PIECES, 1, this.sink, STEPS, 0.999, 0.001)));
+    this.rates.i16_gops.push(rate(PIECES * STEPS * 192, () => run('i16_peak', PIECES, 1, this.sink, STEPS, 3)));
+  }
+
+  /** Medians of all measurements so far. */
+  get limits(): Limits {
+    const { memory_read_gbps, f32_gflops, i16_gops } = this.rates;
+    return { memory_read_gbps: median(memory_read_gbps), f32_gflops: median(f32_gflops), i16_gops: median(i16_gops) };
+  }
+
+  async end(): Promise<void> {
+    await this.pool.dispose();
+  }
+}
+
+/** Units of work in a nanosecond, which is 1e9 of them in a second; the best of three. */
+function rate(work: number, run: () => void): number {
+  let best = 0;
+  for (let i = 0; i < 3; i++) best = Math.max(best, work / (1e6 * elapsed_ms(run)));
+  return best;
+}
+
+/** Milliseconds that a call takes. */
+export function elapsed_ms(run: () => void): number {
+  const begin = performance.now();
+  run();
+  return performance.now() - begin;
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}

@@ -1,0 +1,188 @@
+import type { LoadedModel, LoadOptions, WeightsOption } from '../load.ts';
+import type { OlmoHybridForCausalLM } from '../model/olmo_hybrid.ts';
+import type { Build } from '../runtime/wasm_module.ts';
+import { matrixBytes } from '../runtime/tensor.ts';
+import { elapsed_ms, type Limits, LimitsMeter, median } from './limits.ts';
+import { Profile } from './profile.ts';
+
+/** What `olmo-hybrid bench --json` prints. Rates are medians; GB and GFLOP are 1e9. */
+export interface BenchResult {
+  readonly shape: string;
+  readonly weights: WeightsOption | 'stored';
+  readonly mode: 'strict' | 'fast';
+  readonly build: Build | null;
+  readonly threads: number;
+  readonly rounds: number;
+  readonly limits: Limits;
+  /** By tokens of the prompt. Products with weights alone are counted, those of lm_head for one token. */
+  readonly prefill: Readonly<Record<string, { tokens_per_second: number; gflops: number }>>;
+  /** After a prompt of 512 tokens. */
+  readonly decode: Decode;
+  /** By positions in the caches, whose content is made up. */
+  readonly contexts: Readonly<Record<string, Decode>>;
+  /** A prompt of 512 tokens and the first token after it. */
+  readonly time_to_first_token_seconds: number;
+  readonly load_seconds: number;
+  readonly planned_bytes: number;
+  /** Of the whole process, the memory that the limits are measured on left out. */
+  readonly peak_rss_bytes: number;
+  /** Shares of the time, by kernel. */
+  readonly kernels: { readonly prefill: Readonly<Record<string, number>>; readonly decode: Readonly<Record<string, number>> };
+}
+
+interface Decode {
+  readonly tokens_per_second: number;
+  readonly gbps: number;
+  /** Bytes that one token has to read: weights, the states of the Gated DeltaNet layers, keys and values. */
+  readonly bytes_per_token: number;
+}
+
+export interface BenchOptions {
+  readonly shape: string;
+  readonly weights: WeightsOption | undefined;
+  readonly mode: 'strict' | 'fast';
+  readonly threads: number;
+  /** Positions at which decoding is measured besides. */
+  readonly contexts: readonly number[];
+  /** Most measurements of each figure. */
+  readonly rounds: number;
+  readonly load: (options: LoadOptions) => Promise<LoadedModel>;
+  /** Told what comes next. */
+  readonly onStep: (step: string) => void;
+}
+
+const PROMPTS = [512, 2048] as const;
+const PREFILL_CHUNK = 256;
+const DECODED = 64;
+/** A figure is measured again while it has taken less than this, so that large models end. */
+const PATIENCE_MS = 60_000;
+
+/** Measures a model, and this machine's limits in between. */
+export async function runBench(options: BenchOptions): Promise<BenchResult> {
+  const { shape, mode, threads, contexts, weights, rounds, onStep } = options;
+  const profile = new Profile();
+  const context = Math.max(...PROMPTS, ...contexts) + DECODED;
+  const begin = performance.now();
+  onStep('loading');
+  const loaded = await options.load({ weights, mode, threads, context, prefill_chunk: PREFILL_CHUNK, instrument: profile.watch });
+  const load_seconds = (performance.now() - begin) / 1000;
+  const { model, plan, build } = loaded;
+  // The limits need half a gigabyte of their own, which would count as the model's.
+  feed(model, prompt(model, 8));
+  const peak_rss_bytes = process.resourceUsage().maxRSS * 1024;
+  const meter = await LimitsMeter.start(threads);
+  try {
+    const measured = (step: string, run: () => number): number => {
+      onStep(step);
+      const times: number[] = [];
+      for (let spent = 0; times.length < rounds && (times.length === 0 || spent + spent / times.length < PATIENCE_MS); ) {
+        meter.measure();
+        times.push(run());
+        spent += times.at(-1)!;
+      }
+      return median(times);
+    };
+    const products = productsPerToken(loaded);
+    const prefill: Record<string, { tokens_per_second: number; gflops: number }> = {};
+    let first_ms = 0;
+    for (const T of PROMPTS) {
+      const tokens = prompt(model, T);
+      const time_ms = measured(`prefill of ${T} tokens`, () => {
+        model.reset();
+        return elapsed_ms(() => feed(model, tokens));
+      });
+      if (T === 512) first_ms = time_ms;
+      const flops = 2 * (T * products.layers + products.head);
+      prefill[T] = { tokens_per_second: (1000 * T) / time_ms, gflops: flops / (1e6 * time_ms) };
+    }
+    const decodeAt = (position: number, fill: () => void): Decode => {
+      const time_ms = measured(`decoding after ${position} tokens`, () => {
+        fill();
+        return elapsed_ms(() => {
+          for (let i = 0; i < DECODED; i++) model.forward([i]);
+        });
+      });
+      const bytes_per_token = bytesPerToken(loaded, position + DECODED / 2);
+      const tokens_per_second = (1000 * DECODED) / time_ms;
+      return { tokens_per_second, gbps: (tokens_per_second * bytes_per_token) / 1e9, bytes_per_token };
+    };
+    const at512 = () => {
+      model.reset();
+      feed(model, prompt(model, 512));
+    };
+    const decode = decodeAt(512, at512);
+
+    onStep('profile');
+    model.reset();
+    profile.take(1);
+    const prefillShares = profile.take(elapsed_ms(() => feed(model, prompt(model, 512))));
+    const decodeShares = profile.take(
+      elapsed_ms(() => {
+        for (const id of prompt(model, DECODED)) model.forward([id]);
+      }),
+    );
+
+    const long: Record<string, Decode> = {};
+    for (const position of contexts) {
+      long[position] = decodeAt(position, () => {
+        at512();
+        model.stretch(position);
+      });
+    }
+    return {
+      shape,
+      weights: weights ?? 'stored',
+      mode,
+      build,
+      threads,
+      rounds,
+      limits: meter.limits,
+      prefill,
+      decode,
+      contexts: long,
+      time_to_first_token_seconds: first_ms / 1000,
+      load_seconds,
+      planned_bytes: plan.placement.total_bytes,
+      peak_rss_bytes,
+      kernels: { prefill: prefillShares, decode: decodeShares },
+    };
+  } finally {
+    await meter.end();
+    await loaded.dispose();
+  }
+}
+
+function prompt(model: OlmoHybridForCausalLM, T: number): number[] {
+  return Array.from({ length: T }, (_, i) => (i * 7919) % model.config.vocab_size);
+}
+
+function feed(model: OlmoHybridForCausalLM, tokens: readonly number[]): void {
+  for (let t = 0; t < tokens.length; t += model.prefill_chunk) model.forward(tokens.slice(t, t + model.prefill_chunk));
+}
+
+/** Products of weights with the activations of one token. */
+function productsPerToken({ plan }: LoadedModel): { layers: number; head: number } {
+  const sum = { layers: 0, head: 0 };
+  for (const parameter of plan.placement.parameters) {
+    if (parameter.kind !== 'matrix' || parameter.weight.layout !== 'panels') continue;
+    sum[parameter.name.startsWith('lm_head') ? 'head' : 'layers'] += parameter.weight.N * parameter.weight.K;
+  }
+  return sum;
+}
+
+function bytesPerToken({ plan }: LoadedModel, positions: number): number {
+  const { config, placement } = plan;
+  let bytes = 0;
+  for (const parameter of placement.parameters) {
+    if (parameter.kind === 'matrix' && parameter.weight.layout === 'panels') {
+      bytes += matrixBytes(parameter.weight.format, parameter.weight.N, parameter.weight.K);
+    }
+  }
+  const { linear_num_value_heads: H, linear_key_head_dim: Dk, linear_value_head_dim: Dv, num_key_value_heads: Hkv, head_dim: Dh } = config;
+  const number_bytes = 4;
+  for (const type of config.layer_types) {
+    if (type === 'linear_attention') bytes += H * Dk * Dv * 4;
+    else bytes += 2 * Hkv * Dh * number_bytes * (type === 'sliding_attention' ? Math.min(positions, config.sliding_window!) : positions);
+  }
+  return bytes;
+}

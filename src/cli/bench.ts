@@ -1,0 +1,93 @@
+import type { Command } from 'commander';
+import { type BenchResult, runBench } from '../bench/run.ts';
+import { SHAPES, shapeConfig } from '../bench/shapes.ts';
+import { syntheticTensors } from '../bench/synthetic.ts';
+import { ArgumentError } from '../errors.ts';
+import { type LoadOptions, loadModel, loadModelFrom, type WeightsOption } from '../load.ts';
+import { embeddedModel } from '../package_files.ts';
+import { physicalCores } from '../runtime/cores.ts';
+import { integer, oneOf } from './options.ts';
+import { duration, note, onStdout, scaled } from './terminal.ts';
+
+interface Flags {
+  readonly model?: string;
+  readonly shape?: string;
+  readonly weights?: WeightsOption;
+  readonly mode: 'strict' | 'fast';
+  readonly threads?: number;
+  readonly context: readonly number[];
+  readonly rounds: number;
+  readonly profile?: true;
+  readonly json?: true;
+}
+
+export function addBench(program: Command): void {
+  program
+    .command('bench')
+    .description('measure how fast a model runs here, beside what this machine can do')
+    .option('--model <dir>', 'folder with config.json and model.safetensors (default: the embedded demo model)')
+    .option('--shape <name>', `a model of random weights instead: ${SHAPES.join(', ')}`, oneOf('--shape', SHAPES))
+    .option('--weights <format>', 'f32, bf16, q8 or q4 (default: as stored)', oneOf('--weights', ['f32', 'bf16', 'q8', 'q4']))
+    .option('--mode <name>', 'strict or fast', oneOf('--mode', ['strict', 'fast']), 'fast' as const)
+    .option('--threads <n>', 'default: the cores of this machine', integer('--threads', 1))
+    .option('--context <n,n,…>', 'measure decoding with so many positions in the caches as well', positions, [])
+    .option('--rounds <n>', 'most measurements of each figure', integer('--rounds', 1), 5)
+    .option('--profile', 'print the share of every kernel')
+    .option('--json', 'print one object')
+    .action(async ({ model, shape, context, json, profile, ...flags }: Flags) => {
+      if (model !== undefined && shape !== undefined) {
+        throw new ArgumentError({ where: 'bench', expected: '--model or --shape', found: 'both', fix: 'Leave one of the two out.' });
+      }
+      const result = await runBench({
+        ...flags,
+        weights: flags.weights,
+        threads: flags.threads ?? (await physicalCores()),
+        shape: shape ?? model ?? 'embedded',
+        contexts: context,
+        onStep: (step) => process.stderr.isTTY && note(`${step} …\n`),
+        load: async (options) => (shape === undefined ? await loadModel(model ?? embeddedModel, options) : await synthetic(shape, options)),
+      });
+      process.stdout.write(json ? `${JSON.stringify(result, null, 2)}\n` : page(result, profile === true));
+    });
+}
+
+async function synthetic(shape: string, options: LoadOptions) {
+  const config = shapeConfig(shape);
+  return await loadModelFrom(config, syntheticTensors(config), options);
+}
+
+function positions(text: string): number[] {
+  return text.split(',').map((part) => integer('--context', 1)(part));
+}
+
+function page(result: BenchResult, profile: boolean): string {
+  const { limits, prefill, decode, contexts, kernels } = result;
+  const share = (rate: number, limit: number) => `${((100 * rate) / limit).toFixed(0)}%`;
+  const decoding = ({ tokens_per_second, gbps, bytes_per_token }: BenchResult['decode']) =>
+    `${tokens_per_second.toPrecision(3)} tokens/s   ${gbps.toFixed(1)} GB/s, ${share(gbps, limits.memory_read_gbps)} of memory read; ${scaled(bytes_per_token, 'B')} a token`;
+  const build = result.build === null ? '' : `, ${result.build} build`;
+  const rows: [string, string][] = [
+    ['model', `${result.shape}, weights ${result.weights}, ${result.mode} mode${build}, ${result.threads} threads`],
+    [
+      'limits',
+      `memory read ${limits.memory_read_gbps.toFixed(1)} GB/s, f32 ${limits.f32_gflops.toFixed(0)} GFLOP/s, i16 dots ${limits.i16_gops.toFixed(0)} GOP/s`,
+    ],
+    ['load', `${duration(result.load_seconds)}, peak ${scaled(result.peak_rss_bytes, 'B')}, planned ${scaled(result.planned_bytes, 'B')}`],
+    ...Object.entries(prefill).map(([T, { tokens_per_second, gflops }]): [string, string] => [
+      `prefill ${T}`,
+      `${tokens_per_second.toPrecision(3)} tokens/s   ${gflops.toFixed(0)} GFLOP/s`,
+    ]),
+    ['first token', `${duration(result.time_to_first_token_seconds)} after a prompt of 512`],
+    ['decode 512', decoding(decode)],
+    ...Object.entries(contexts).map(([position, at]): [string, string] => [`decode ${position}`, decoding(at)]),
+  ];
+  let text = rows.map(([name, value]) => `${onStdout.dim(name.padEnd(14))}${value}\n`).join('');
+  if (profile) {
+    text += `\n${onStdout.bold('kernel'.padEnd(28))}${onStdout.bold(' prefill   decode')}\n`;
+    const percent = (value = 0) => `${(100 * value).toFixed(1)}%`.padStart(8);
+    for (const name of new Set([...Object.keys(kernels.prefill), ...Object.keys(kernels.decode)])) {
+      text += `${name.padEnd(28)}${percent(kernels.prefill[name])} ${percent(kernels.decode[name])}\n`;
+    }
+  }
+  return text;
+}

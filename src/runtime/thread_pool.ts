@@ -1,0 +1,255 @@
+import { RuntimeLimitError } from '../errors.ts';
+import {
+  ASLEEP,
+  CALL,
+  CommandBlock,
+  COUNT,
+  DONE,
+  ENDED,
+  FAILED,
+  GRAIN,
+  KERNEL,
+  KernelRunner,
+  LEFT,
+  MEMORY,
+  PARTS,
+  STATE,
+  WAITING,
+} from './command_block.ts';
+import { type Build, KERNELS, type KernelExports, kernelModule, type KernelName } from './wasm_module.ts';
+import type { WorkerNews, WorkerStart } from './worker.ts';
+
+/** Times that the caller looks whether the workers are done before it sleeps. */
+const LOOKS = 1 << 16;
+/** A worker that gives no sign of life for so long is taken for dead: no part of a kernel takes a tenth of it. */
+const SIGN_OF_LIFE_MS = 1000;
+const MISSED_SIGNS = 10;
+
+// Right from src/ in tests and from dist/ in the package.
+const url = new URL('../../dist/runtime/worker.js', import.meta.url);
+
+/** What Node's workers and those of a page have in common. */
+interface Thread {
+  postMessage(start: WorkerStart): void;
+  terminate(): unknown;
+}
+
+/** Runs `kernel` for outputs [0, count), at least `grain` of them in a thread at a time. The a's are its arguments before the range. */
+export type RunKernel = (
+  kernel: KernelName,
+  count: number,
+  grain: number,
+  a0: number,
+  a1: number,
+  a2?: number,
+  a3?: number,
+  a4?: number,
+  a5?: number,
+  a6?: number,
+  a7?: number,
+  a8?: number,
+  a9?: number,
+  a10?: number,
+  a11?: number,
+  a12?: number,
+  a13?: number,
+) => void;
+
+const INDEX = Object.fromEntries(KERNELS.map((name, i) => [name, i])) as Record<KernelName, number>;
+
+/**
+ * The threads that share each kernel call: the calling one and workers that have the same kernels over the same memories. Outputs are split,
+ * never sums, so the number of threads changes no bit. A thread takes outputs when it is done with those before: a core that is busy with
+ * something else takes fewer.
+ *
+ * Memories are added first, then `start` makes the workers. With one thread there are none, and nothing is shared.
+ */
+export class ThreadPool {
+  readonly threads: number;
+  readonly build: Build;
+  private readonly module: WebAssembly.Module;
+  private readonly block: CommandBlock | null;
+  private readonly runner = new KernelRunner();
+  private readonly memories: WebAssembly.Memory[] = [];
+  private readonly scratch: ((thread: number) => number)[] = [];
+  private workers: Thread[] = [];
+  private failure: string | null = null;
+
+  private constructor(threads: number, build: Build, module: WebAssembly.Module) {
+    this.threads = threads;
+    this.build = build;
+    this.module = module;
+    this.block = threads > 1 ? new CommandBlock() : null;
+  }
+
+  /**
+   * @param threads The calling thread counts as one.
+   * @throws {RuntimeLimitError} when the engine has no WebAssembly SIMD, or no shared memory and `threads` is more than one.
+   */
+  static async create(threads: number, build: Build = 'strict'): Promise<ThreadPool> {
+    if (threads > 1 && typeof SharedArrayBuffer === 'undefined') {
+      throw new RuntimeLimitError({
+        where: 'threads',
+        expected: 'a page that is cross-origin isolated',
+        found: 'no SharedArrayBuffer',
+        fix: 'Serve the page with Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp, or use one thread.',
+      });
+    }
+    return new ThreadPool(threads, build, await kernelModule(build, threads > 1));
+  }
+
+  /**
+   * A memory of `pages` fixed pages. Workers see those that were added before `start`.
+   * @param scratch Address of each thread's scratch.
+   * @throws {RangeError} when the engine cannot give that much memory
+   */
+  addMemory(pages: number, scratch: (thread: number) => number): { memory: WebAssembly.Memory; core: KernelExports; run: RunKernel } {
+    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: this.threads > 1 });
+    const core = new WebAssembly.Instance(this.module, { env: { memory } }).exports as KernelExports;
+    core.set_scratch(scratch(0));
+    const index = this.memories.push(memory) - 1;
+    this.scratch.push(scratch);
+    this.runner.add(core);
+    const { args } = this.runner;
+    const run: RunKernel = (
+      kernel,
+      count,
+      grain,
+      a0,
+      a1,
+      a2 = 0,
+      a3 = 0,
+      a4 = 0,
+      a5 = 0,
+      a6 = 0,
+      a7 = 0,
+      a8 = 0,
+      a9 = 0,
+      a10 = 0,
+      a11 = 0,
+      a12 = 0,
+      a13 = 0,
+    ) => {
+      // biome-ignore format: one line
+      args[0] = a0;
+      args[1] = a1;
+      args[2] = a2;
+      args[3] = a3;
+      args[4] = a4;
+      args[5] = a5;
+      args[6] = a6;
+      args[7] = a7;
+      args[8] = a8;
+      args[9] = a9;
+      args[10] = a10;
+      args[11] = a11;
+      args[12] = a12;
+      args[13] = a13;
+      if (this.workers.length === 0 || count <= grain) this.runner.run(index, INDEX[kernel], 0, count);
+      else this.runOnAll(index, INDEX[kernel], count, grain);
+    };
+    return { memory, core, run };
+  }
+
+  /** Starts the workers. @throws {RuntimeLimitError} when one of them does not */
+  async start(): Promise<void> {
+    if (!this.block || this.workers.length > 0) return;
+    const { module, memories, block } = this;
+    const started = Array.from({ length: this.threads - 1 }, async (_, i) => {
+      const scratch = this.scratch.map((of) => of(i + 1));
+      await this.startWorker({ module, block: block.buffer, memories, scratch });
+    });
+    try {
+      await Promise.all(started);
+    } catch (cause) {
+      await this.dispose();
+      const found = cause instanceof Error ? cause.message : String(cause);
+      throw new RuntimeLimitError({ where: 'threads', expected: `${this.threads}`, found, fix: 'Use one thread.' }, { cause });
+    }
+  }
+
+  /** Ends the workers. The kernels then run on the calling thread alone. */
+  async dispose(): Promise<void> {
+    const { workers } = this;
+    this.workers = [];
+    if (!this.block) return;
+    Atomics.store(this.block.words, STATE, ENDED);
+    Atomics.store(this.block.words, LEFT, 1);
+    Atomics.notify(this.block.words, LEFT);
+    await Promise.all(workers.map((worker) => worker.terminate()));
+  }
+
+  private async startWorker(start: WorkerStart): Promise<void> {
+    const ended = (why: string) => {
+      this.failure ??= why;
+    };
+    await new Promise<void>((resolve, reject) => {
+      const heard = (news: WorkerNews) => {
+        if (news === 'ready') resolve();
+        else ended(news.failed);
+      };
+      void newThread(heard, (why) => {
+        ended(why);
+        reject(new Error(why));
+      }).then((worker) => {
+        this.workers.push(worker);
+        worker.postMessage(start);
+      }, reject);
+    });
+  }
+
+  private runOnAll(memory: number, kernel: number, count: number, grain: number): void {
+    if (this.failure !== null) throw this.broken(this.failure);
+    const block = this.block!;
+    const { words } = block;
+    const parts = Math.ceil(count / grain);
+    block.args.set(this.runner.args);
+    words[CALL] = words[CALL]! + 1;
+    words[KERNEL] = kernel;
+    words[MEMORY] = memory;
+    words[COUNT] = count;
+    words[GRAIN] = grain;
+    words[PARTS] = parts;
+    Atomics.store(words, DONE, 0);
+    Atomics.store(words, LEFT, parts);
+    if (Atomics.load(words, ASLEEP) > 0) Atomics.notify(words, LEFT);
+    const own = this.runner.share(block, false);
+    this.waitFor(words, parts - own);
+    if (Atomics.load(words, STATE) === FAILED) throw this.broken(`an error in ${KERNELS[kernel]}`);
+  }
+
+  /** Waits until the workers are done with so many parts. */
+  private waitFor(words: Int32Array, parts: number): void {
+    for (let i = 0; i < LOOKS; i++) if (Atomics.load(words, DONE) === parts) return;
+    Atomics.store(words, WAITING, 1);
+    for (let missed = 0; missed < MISSED_SIGNS; ) {
+      const done = Atomics.load(words, DONE);
+      if (done === parts || Atomics.load(words, STATE) === FAILED) break;
+      if (Atomics.wait(words, DONE, done, SIGN_OF_LIFE_MS) === 'timed-out') missed++;
+      else missed = 0;
+      if (missed === MISSED_SIGNS) throw this.broken('a worker that does not answer');
+    }
+    Atomics.store(words, WAITING, 0);
+  }
+
+  private broken(found: string): RuntimeLimitError {
+    this.failure ??= found;
+    return new RuntimeLimitError({ where: 'threads', expected: `${this.threads} at work`, found, fix: 'Load the model again.' });
+  }
+}
+
+async function newThread(heard: (news: WorkerNews) => void, ended: (why: string) => void): Promise<Thread> {
+  if (typeof process === 'undefined') {
+    const worker = new Worker(new URL('../../dist/runtime/worker.js', import.meta.url), { type: 'module' });
+    worker.onmessage = ({ data }: MessageEvent<WorkerNews>) => heard(data);
+    worker.onerror = ({ message }) => ended(message);
+    return worker;
+  }
+  const { Worker: NodeWorker } = await import('node:worker_threads');
+  const worker = new NodeWorker(url);
+  worker.unref(); // a model that was not disposed of keeps no process alive
+  worker.on('message', heard);
+  worker.on('error', (error) => ended(String(error)));
+  worker.on('exit', () => ended('a worker that has ended'));
+  return worker;
+}

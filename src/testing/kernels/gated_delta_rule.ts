@@ -49,10 +49,12 @@ export const gated_delta_rule: KernelSpec<Inputs, Outputs, Params> = {
     const { o, S } = reach(inputs);
     const [T, H] = inputs.g.shape as [number, number];
     const Dk = inputs.k.shape[2]!;
-    // Sums over Dk, and over a chunk, with errors of both signs: roots of their lengths, with a factor of 2 to spare. The chunked form takes
-    // a decay from the difference of two cumulative sums of g, which is off by u times the sum.
+    // Sums over Dk, and over a chunk, with errors of both signs: roots of their lengths, with a factor of 2 to spare. The chunked form solves a
+    // triangular system whose inverse has elements up to beta, so up to 2, and takes decays from differences of cumulative sums of g, which
+    // are off by u times the sum.
+    const steps = 2 * (2 + Math.sqrt(T) + Math.sqrt(Dk));
     const largest = Math.max(...turnedBy(H, 0).map((h) => turnedBy(T, 0).reduce((sum, t) => sum - inputs.g.data[t * H + h]!, 0)));
-    const relative = 2 * u * (2 + Math.sqrt(T) + Math.sqrt(Dk) + (params.form === 'chunked' ? largest : 0));
+    const relative = u * (params.form === 'chunked' ? 2 * steps + 2 * largest : steps);
     const bound = (of: Float64Array): Bound => ({ relative, of, absolute: 4 * T * Dk * FLUSHED });
     return { o: bound(o), state_after: bound(S) };
   },

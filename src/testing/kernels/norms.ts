@@ -3,8 +3,8 @@ import type { KernelTensor } from '../../kernel_calls.ts';
 import { extent, mapped } from '../arbitraries.ts';
 import type { Bound } from '../assert_close.ts';
 import type { KernelSpec, Law } from '../kernel_spec.ts';
-import { shaped, taken, turnedBy } from '../tensors.ts';
-import { anyOf, CLOSED, changed, FLUSHED, linearIn, rowsDoNotMeet, turning } from './common.ts';
+import { taken, turnedBy } from '../tensors.ts';
+import { anyOf, CLOSED, FLUSHED, linearIn, rowsDoNotMeet, turning } from './common.ts';
 
 type Eps = { readonly eps: number };
 type Y = { readonly y: KernelTensor };
@@ -35,10 +35,9 @@ function lengthLaw<I extends { readonly x: KernelTensor }>(
       const D = inputs.x.shape[1]!;
       const sums = sumsOfSquares((await port.run(ones(inputs), params)).y);
       const wanted = sumsOfSquares(inputs.x).map((s) => want(s, params.eps, D));
-      const got = { y: shaped({ data: sums }, sums.length) };
       sums.forEach((sum, t) => {
         const bound = (D + 20) * port.u * wanted[t]! + (D * FLUSHED) / params.eps;
-        if (!(Math.abs(sum - wanted[t]!) <= bound)) port.assertEqual(got, { y: shaped({ data: wanted }, wanted.length) });
+        if (!(Math.abs(sum - wanted[t]!) <= bound)) throw new Error(`the squares of row ${t} sum to ${sum}, not ${wanted[t]}`);
       });
     },
   };
@@ -51,7 +50,7 @@ function scaleLaw<I extends { readonly x: KernelTensor }>(): Law<I, Y, Eps> {
     async holds(port, { inputs, params, at }) {
       const power = 1 + (at % 8);
       const scaled = {
-        inputs: changed(inputs, { x: mapped(inputs.x, (x) => x * 2 ** power) } as never),
+        inputs: { ...inputs, x: mapped(inputs.x, (x) => x * 2 ** power) },
         params: { eps: params.eps * 4 ** power },
       };
       port.assertNear(await port.run(scaled.inputs, scaled.params), await port.run(inputs, params), { inputs, params });
@@ -64,7 +63,7 @@ function zeroLaw<I extends { readonly x: KernelTensor }>(): Law<I, Y, Eps> {
     name: 'a row of zeros stays zero',
     async holds(port, { inputs, params }) {
       const zero = mapped(inputs.x, () => 0);
-      port.assertEqual(await port.run(changed(inputs, { x: zero } as never), params), { y: zero });
+      port.assertEqual(await port.run({ ...inputs, x: zero }, params), { y: zero });
     },
   };
 }

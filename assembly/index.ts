@@ -12,7 +12,7 @@ export { l2_norm } from './l2_norm';
 export { f32_peak, i16_peak, memory_read } from './limits';
 export { linear_bf16, linear_f32, linear_q4, linear_q8 } from './linear';
 export { linear_group } from './linear_group';
-export { linear_q4_int8, linear_q8_int8, quantise_rows } from './linear_int8';
+export { linear_q4_integer, linear_q8_integer, round_rows } from './linear_integer';
 export { exp64, log64 } from './math';
 export { pack, store_rows } from './pack';
 export { rms_norm, rms_norm_gated } from './rms_norm';

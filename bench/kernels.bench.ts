@@ -2,9 +2,9 @@ import { referenceKernels } from '../dist/kernels.js';
 import type { Bank } from '../dist/runtime/bank.js';
 import { attentionScratch, chunkedScratch } from '../dist/runtime/kernels.js';
 import { ReferenceBank } from '../dist/runtime/reference_bank.js';
-import type { Tensor, WeightFormat } from '../dist/runtime/tensor.js';
+import { formatOf, type Tensor, type WeightDtype } from '../dist/runtime/tensor.js';
 import { WasmBank } from '../dist/runtime/wasm_bank.js';
-import { kernelModule } from '../dist/runtime/wasm_module.js';
+import { ThreadPool } from '../dist/runtime/thread_pool.js';
 import type { Limits } from './limits.js';
 import { measure, type Subject, show } from './measure.js';
 
@@ -16,8 +16,8 @@ function fill({ data }: Tensor, scale: number): void {
 }
 
 /** A weight with values of the size that trained ones have, written through the loader's staging area. */
-function weight(m: Bank, N: number, K: number, format: WeightFormat) {
-  const matrix = m.matrix(N, K, format);
+function weight(m: Bank, N: number, K: number, format: WeightDtype) {
+  const matrix = m.matrix(N, K, formatOf(format));
   const rows = Math.floor(m.staging.length / (K * 4) / 16) * 16;
   for (let begin = 0; begin < N; begin += rows) {
     const end = Math.min(begin + rows, N);
@@ -30,7 +30,7 @@ function weight(m: Bank, N: number, K: number, format: WeightFormat) {
   return matrix;
 }
 
-export function linear(m: Bank, T: number, K: number, N: number, format: WeightFormat): Subject {
+export function linear(m: Bank, T: number, K: number, N: number, format: WeightDtype): Subject {
   const w = weight(m, N, K, format);
   const [x, y] = [m.tensor(T, K), m.tensor(T, N)];
   fill(x, 1);
@@ -108,8 +108,8 @@ function attention(m: Bank, T: number, S: number): Subject {
 
 /** The tables of all kernels, as lines of markdown. */
 export async function kernelTables(limits: Limits): Promise<string[]> {
-  const module = await kernelModule();
-  const bank = (megabytes: number) => new WasmBank(module, 1, { persistent: megabytes * 1e6, scratch: 2 ** 22 });
+  const pool = await ThreadPool.create(1);
+  const bank = (megabytes: number) => new WasmBank(pool, 1, 'strict', { persistent: megabytes * 1e6, scratch: 2 ** 22 });
   const peak: Subject = { name: 'f32 peak', unit: 'GFLOP/s', run: limits.f32_peak };
   const read: Subject = { name: 'memory read', unit: 'GB/s', run: limits.memory_read };
 

@@ -1,6 +1,7 @@
-import { readFile } from 'node:fs/promises';
+import { ThreadPool } from '../dist/runtime/thread_pool.js';
+import { WasmBank } from '../dist/runtime/wasm_bank.js';
 
-/** What this machine can do at most with one thread, measured by assembly/limits.ts. */
+/** What this machine can do at most with one thread; assembly/limits.ts. */
 export interface Limits {
   /** Runs the multiply-and-add chains; returns floating point operations. */
   f32_peak(): number;
@@ -9,24 +10,23 @@ export interface Limits {
 }
 
 // Far more than any cache.
-const BYTES = 256 * 2 ** 20;
+const PIECES = 256;
+const PIECE_BYTES = 2 ** 20;
 const STEPS = 2_000_000;
-const FLOPS_PER_STEP = 12 * 2 * 4;
 
 export async function machineLimits(): Promise<Limits> {
-  const memory = new WebAssembly.Memory({ initial: BYTES / 65536 });
-  new Uint8Array(memory.buffer).fill(1); // untouched pages would all be one zero page
-  const bytes = await readFile(new URL('./limits.wasm', import.meta.url));
-  const { instance } = await WebAssembly.instantiate(bytes, { env: { memory } });
-  const core = instance.exports as Record<'f32_peak' | 'memory_read', (...args: number[]) => number>;
+  const bank = new WasmBank(await ThreadPool.create(1), 1, 'strict', { persistent: (PIECES + 1) * PIECE_BYTES, scratch: 0 });
+  const sink = bank.tensor(1, PIECES).ptr;
+  const memory = bank.tensor(PIECES, PIECE_BYTES / 4);
+  memory.data.fill(1); // untouched pages would all be one zero page
   return {
     f32_peak() {
-      core.f32_peak(STEPS, 0.999, 0.001);
-      return STEPS * FLOPS_PER_STEP;
+      bank.run('f32_peak', 1, 1, sink, STEPS, 0.999, 0.001);
+      return STEPS * 96;
     },
     memory_read() {
-      core.memory_read(0, BYTES);
-      return BYTES;
+      bank.run('memory_read', PIECES, PIECES, sink, memory.ptr, PIECE_BYTES);
+      return PIECES * PIECE_BYTES;
     },
   };
 }

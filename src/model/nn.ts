@@ -20,12 +20,12 @@ export function done(m: Bank, name: string, y: Tensor): Tensor {
 export function linear(m: Bank, w: Weights, name: string, N: number, K: number, bias = false): Op {
   const weight = w.matrix(m, `${name}.weight`, N, K);
   const b = bias ? w.vector(m, `${name}.bias`, N) : null;
-  const x8 = m.mode === 'fast' && isQuantised(weight.format) ? m.int8(K) : null;
+  const xq = m.mode === 'fast' && isQuantised(weight.format) ? m.rounded(K) : null;
   const y = m.scratch(m.rows, N);
   const path = w.path(name);
   return (x) => {
     y.rows = x.rows;
-    m.kernels.linear(y, x, weight, b, x8);
+    m.kernels.linear(y, x, weight, b, xq);
     return done(m, path, y);
   };
 }
@@ -48,12 +48,12 @@ export function linears<Name extends string>(
     return { w: weight, bias: bias ? w.vector(m, `${name}.bias`, N) : null, y: m.scratch(m.rows, N) };
   });
   const group = m.group(products);
-  const x8 = m.mode === 'fast' && products.some((product) => isQuantised(product.w.format)) ? m.int8(K) : null;
+  const xq = m.mode === 'fast' && products.some((product) => isQuantised(product.w.format)) ? m.rounded(K) : null;
   const paths = names.map((name) => w.path(name));
   const results = Object.fromEntries(names.map((name, i) => [name, products[i]!.y])) as Record<Name, Tensor>;
   return (x) => {
     for (let i = 0; i < products.length; i++) products[i]!.y.rows = x.rows;
-    m.kernels.linears(group, x, x8);
+    m.kernels.linears(group, x, xq);
     for (let i = 0; i < products.length; i++) done(m, paths[i]!, products[i]!.y);
     return results;
   };

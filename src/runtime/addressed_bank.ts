@@ -1,6 +1,6 @@
 import { Arena } from './arena.ts';
 import type { Bank, Mode, Tap } from './bank.ts';
-import { int8Scratch, type Kernels, type LinearGroup, type Product } from './kernels.ts';
+import { roundedScratch, type Kernels, type LinearGroup, type Product } from './kernels.ts';
 import {
   FORMAT_CODES,
   type FloatArray,
@@ -59,7 +59,7 @@ export abstract class AddressedBank implements Bank {
   protected readonly scratchArena: Arena;
   protected stagingBytes = STAGING_SLOTS * SLOT_BYTES;
 
-  private readonly int8Rooms = new Map<number, Tensor>();
+  private readonly roundedRooms = new Map<number, Tensor>();
 
   /** @param persistent Bytes of parameters and caches, which come first. */
   protected constructor({ rows, threads, mode }: BankUse, persistent: number) {
@@ -93,15 +93,15 @@ export abstract class AddressedBank implements Bank {
     return { products, table };
   }
 
-  int8(K: number): Tensor {
-    const room = this.int8Rooms.get(K) ?? this.scratch(this.rows, int8Scratch(K));
-    this.int8Rooms.set(K, room);
+  rounded(K: number): Tensor {
+    const room = this.roundedRooms.get(K) ?? this.scratch(this.rows, roundedScratch(K));
+    this.roundedRooms.set(K, room);
     return room;
   }
 
   rewindScratch(): void {
     this.scratchArena.rewind();
-    this.int8Rooms.clear();
+    this.roundedRooms.clear();
   }
 
   ids(rows: number): Ids {

@@ -6,7 +6,7 @@ export type Tap = (name: string, tensor: Tensor) => void;
 
 /**
  * Strict: the bits of a result depend on the weights and the tokens alone, not on the machine, the threads or where a prompt was cut. Fast: chunks
- * in the delta rule, int8 dots where the weights are quantised, relaxed SIMD where the engine has it.
+ * in the delta rule, integer dots where the weights are quantised, relaxed SIMD where the engine has it.
  */
 export type Mode = 'strict' | 'fast';
 
@@ -29,8 +29,8 @@ export interface Bank {
   scratch(rows: number, cols: number): Tensor;
   /** Binds products of one x [T, K]: all weights have the same K. */
   group(products: readonly Product[]): LinearGroup;
-  /** Room for the rows of x [rows, K] in int8, for quantised weights in fast mode. Shared by the ops of a layer. */
-  int8(K: number): Tensor;
+  /** Room for the rows of x [rows, K] rounded to 12 bits, for quantised weights in fast mode. Shared by the ops of a layer. */
+  rounded(K: number): Tensor;
   /** Called at the start of each layer's constructor: its scratch takes the addresses of the layer before. */
   rewindScratch(): void;
   ids(rows: number): Ids;

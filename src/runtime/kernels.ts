@@ -42,10 +42,10 @@ export interface Kernels {
 
   /** y [T, D] = rows `ids` of table [V, D]. */
   embedding(y: Tensor, ids: Ids, table: Matrix): void;
-  /** y [T, N] = x [T, K] w^T (+ bias [N]). With `x8` from `Bank.int8`, for a quantised w: x is rounded to int8 in blocks of 32 as well. */
-  linear(y: Tensor, x: Tensor, w: Matrix, bias: Tensor | null, x8?: Tensor | null): void;
+  /** y [T, N] = x [T, K] w^T (+ bias [N]). With `xq` from `Bank.rounded`, for a quantised w: x is rounded to 12 bits, and the dots are of integers. */
+  linear(y: Tensor, x: Tensor, w: Matrix, bias: Tensor | null, xq?: Tensor | null): void;
   /** The same for several weights and one x: y_i = x w_i^T (+ bias_i). `group` comes from `Bank.group`. */
-  linears(group: LinearGroup, x: Tensor, x8?: Tensor | null): void;
+  linears(group: LinearGroup, x: Tensor, xq?: Tensor | null): void;
   /** y [T, D] = x / rms(x) * weight. */
   rms_norm(y: Tensor, x: Tensor, weight: Tensor, eps: number): void;
   /** y = x / rms(x) * weight * silu(gate), for each head of weight.cols elements. */
@@ -92,8 +92,8 @@ export interface Kernels {
   log(x: number): number;
 }
 
-/** Floats of `x8` for each row of x [T, K]; assembly/linear_int8.ts says what they hold. */
-export const int8Scratch = (K: number): number => Math.ceil(K / 32) * 26;
+/** Floats of `xq` for each row of x [T, K]; assembly/linear_integer.ts says what they hold. */
+export const roundedScratch = (K: number): number => Math.ceil(K / 32) * 26 + Math.ceil(K / 256);
 /** Keys that attention takes at a time: floats of scratch for each head. */
 export const attentionScratch = 32;
 /** Floats of scratch for each head of the chunked delta rule; assembly/gated_delta_rule_chunked.ts says what they hold. */

@@ -38,8 +38,8 @@ export class ReferenceBank implements Bank {
     return { products, table: this.ids(0) };
   }
 
-  int8(): Tensor {
-    throw new Error('these kernels take no int8');
+  rounded(): Tensor {
+    throw new Error('these kernels round nothing');
   }
 
   /** Every op keeps its own output here. */

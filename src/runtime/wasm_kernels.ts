@@ -1,7 +1,7 @@
 import type { Kernels } from './kernels.ts';
 import { PANEL, type Tensor } from './tensor.ts';
 import type { RunKernel } from './thread_pool.ts';
-import type { Build, KernelExports } from './wasm_module.ts';
+import type { KernelExports } from './wasm_module.ts';
 
 const LINEAR = { F32: 'linear_f32', BF16: 'linear_bf16', Q8: 'linear_q8', Q4: 'linear_q4' } as const;
 
@@ -15,18 +15,12 @@ const PARTS = 4;
  * The kernels of `assembly/` over one memory.
  * @param run shares a kernel between threads
  * @param threads how many there are
- * @param build of which source `core` is
  */
-export function wasmKernels(run: RunKernel, core: KernelExports, threads: number, build: Build): Kernels {
+export function wasmKernels(run: RunKernel, core: KernelExports, threads: number): Kernels {
   /** Outputs that a thread takes at a time, of `count` that cost `work` each in units of `worth`. */
   const grain = (count: number, work: number, worth: number) => Math.max(Math.ceil(worth / work), Math.ceil(count / (threads * PARTS)), 1);
 
-  /** Rounds x to int8; with 7-bit dots to come, to fewer levels. Returns how many there are on each side of 0. */
-  const quantise = (x8: Tensor, x: Tensor, q8: boolean) => {
-    const levels = build === 'relaxed' && q8 && x.rows >= 4 ? 63 : 127;
-    run('quantise_rows', x.rows, grain(x.rows, x.cols, ELEMENTS), x8.ptr, x.ptr, levels, x.cols);
-    return levels;
-  };
+  const round = (xq: Tensor, x: Tensor) => run('round_rows', x.rows, grain(x.rows, x.cols, ELEMENTS), xq.ptr, x.ptr, x.cols);
 
   return {
     name: 'wasm',
@@ -34,24 +28,20 @@ export function wasmKernels(run: RunKernel, core: KernelExports, threads: number
       const kernel = table.format === 'BF16' ? 'embedding_bf16' : 'embedding_f32';
       run(kernel, ids.rows, ids.rows, y.ptr, ids.ptr, table.ptr, table.K);
     },
-    linear(y, x, w, bias, x8) {
+    linear(y, x, w, bias, xq) {
       const panels = Math.ceil(w.N / PANEL);
       const grained = grain(panels, x.rows * w.K * PANEL, PRODUCTS);
-      if (!x8) return run(LINEAR[w.format], panels, grained, y.ptr, x.ptr, w.ptr, bias?.ptr ?? 0, x.rows, w.K, w.N);
-      const levels = quantise(x8, x, w.format === 'Q8');
-      if (w.format === 'Q8') run('linear_q8_int8', panels, grained, y.ptr, x8.ptr, w.ptr, bias?.ptr ?? 0, levels, x.rows, w.K, w.N);
-      else run('linear_q4_int8', panels, grained, y.ptr, x8.ptr, w.ptr, bias?.ptr ?? 0, x.rows, w.K, w.N);
+      if (!xq) return run(LINEAR[w.format], panels, grained, y.ptr, x.ptr, w.ptr, bias?.ptr ?? 0, x.rows, w.K, w.N);
+      round(xq, x);
+      const kernel = w.format === 'Q8' ? 'linear_q8_integer' : 'linear_q4_integer';
+      run(kernel, panels, grained, y.ptr, xq.ptr, w.ptr, bias?.ptr ?? 0, x.rows, w.K, w.N);
     },
-    linears({ products, table }, x, x8) {
+    linears({ products, table }, x, xq) {
       let panels = 0;
-      let q8 = true;
-      for (let i = 0; i < products.length; i++) {
-        panels += Math.ceil(products[i]!.w.N / PANEL);
-        q8 &&= products[i]!.w.format === 'Q8';
-      }
-      const levels = x8 ? quantise(x8, x, q8) : 0;
+      for (let i = 0; i < products.length; i++) panels += Math.ceil(products[i]!.w.N / PANEL);
+      if (xq) round(xq, x);
       const grained = grain(panels, x.rows * x.cols * PANEL, PRODUCTS);
-      run('linear_group', panels, grained, table.ptr, products.length, x.ptr, x8?.ptr ?? 0, levels, x.rows, x.cols);
+      run('linear_group', panels, grained, table.ptr, products.length, x.ptr, xq?.ptr ?? 0, x.rows, x.cols);
     },
     rms_norm(y, x, weight, eps) {
       run('rms_norm', x.rows, grain(x.rows, x.cols, ELEMENTS), y.ptr, x.ptr, weight.ptr, x.cols, eps);

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { Arena } from '../../src/runtime/arena.ts';
-import { attentionScratch, chunkedScratch, int8Scratch } from '../../src/runtime/kernels.ts';
+import { attentionScratch, chunkedScratch, roundedScratch } from '../../src/runtime/kernels.ts';
 import {
   DTYPE_BYTES,
   DTYPE_CODES,
@@ -110,10 +110,9 @@ function linear(name: Extract<KernelName, `linear_${string}`>): Build {
     const format = name.startsWith('linear_q8') ? 'Q8' : name.startsWith('linear_q4') ? 'Q4' : name === 'linear_bf16' ? 'BF16' : 'F32';
     const w = m.take(matrixBytes(format, N, K) / 4);
     core.pack(w, source, format === 'BF16' ? DTYPE_CODES.BF16 : DTYPE_CODES.F32, FORMAT_CODES[format], 0, K, N, 0, panels);
-    const x8 = m.take(T * int8Scratch(K));
-    core.quantise_rows(x8, x, 127, K, 0, T);
-    if (name === 'linear_q8_int8') return m.call(panels, (begin, end) => core[name](y, x8, w, bias, 127, T, K, N, begin, end));
-    return m.call(panels, (begin, end) => core[name](y, name.endsWith('int8') ? x8 : x, w, bias, T, K, N, begin, end));
+    const xq = m.take(T * roundedScratch(K));
+    core.round_rows(xq, x, K, 0, T);
+    return m.call(panels, (begin, end) => core[name](y, name.endsWith('integer') ? xq : x, w, bias, T, K, N, begin, end));
   };
 }
 
@@ -213,19 +212,19 @@ const BUILDS: Readonly<Record<string, Build>> = {
   linear_bf16: linear('linear_bf16'),
   linear_f32: linear('linear_f32'),
   linear_q4: linear('linear_q4'),
-  linear_q4_int8: linear('linear_q4_int8'),
+  linear_q4_integer: linear('linear_q4_integer'),
   linear_q8: linear('linear_q8'),
-  linear_q8_int8: linear('linear_q8_int8'),
+  linear_q8_integer: linear('linear_q8_integer'),
   'pack f32': pack('F32'),
   'pack bf16': pack('BF16'),
   'pack q8': pack('Q8'),
   'pack q4': pack('Q4'),
-  quantise_rows: (m, { T, Dk, H }) => {
+  round_rows: (m, { T, Dk, H }) => {
     const K = Dk * H;
-    const length = int8Scratch(K);
-    const x8 = m.output(T * length, (i) => Math.floor(i / length));
+    const length = roundedScratch(K);
+    const xq = m.output(T * length, (i) => Math.floor(i / length));
     const x = m.floats(T, K);
-    return m.call(T, (begin, end) => core.quantise_rows(x8, x, 127, K, begin, end));
+    return m.call(T, (begin, end) => core.round_rows(xq, x, K, begin, end));
   },
   rms_norm: rowwise((m, T, D, y) => {
     const [x, weight] = [m.floats(T, D), m.floats(1, D)];

@@ -1,0 +1,356 @@
+// y = x W^T (+ bias) for quantised W in integer dots, with x rounded to 12 bits as well.            Fast mode; linear.ts has the product in f32.
+//   y[t, n] = sum over slabs of 256 of dx[t] sum over blocks of 32 of (d[n] q[n] . xq[t] + m[n] sum(xq[t]))
+//   xq: [T] rows of Kp i16 values of 2047 levels on each side of 0, S f32 scales dx, B f32 sums dx sum(xq) of blocks; in the relaxed build also Kp i8
+//   values and B f32 scales of blocks, which q4 takes for few rows. Kp = 32 B, B = ceil(K / 32), S = ceil(K / 256).
+//
+// Dots of i16 take no longer than those of i8 would: both are widened to i16 (SIMD has no wider dot that every engine gets right: V8 of Node 20 gets
+// i32x4.relaxed_dot_i8x16_i7x16_add_s wrong in its baseline compiler, and 7-bit dots with pairwise sums need as many multiplications).
+// For many rows the weights of a slab are brought to a common scale for each output, in 2047 levels too: 2047 * 2047 * 256 fits i32, so that the
+// scales come in once for 256 products.
+
+import { add_bias } from './linear';
+import { bf16x4, blocks, GROUP, PANEL, Q4, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT, QUANT_BYTES } from './panels';
+import { scratch } from './scratch';
+import { madd } from './simd';
+
+const SLAB: i32 = 256;
+const SLAB_BLOCKS: i32 = SLAB / QUANT;
+const LEVELS: f32 = 2047;
+/** A slab of a panel in scratch, i16 [128 pairs][16][2], and behind all of them the scales of their outputs, f32 [16]. */
+const WIDE_BYTES: usize = <usize>SLAB * PANEL * 2;
+const GROUP_WIDE: i32 = GROUP - 1;
+const SCALES_AT: usize = <usize>GROUP_WIDE * WIDE_BYTES;
+/** Behind them: four rows of x, each pair of numbers in all lanes. */
+const ROWS_AT: usize = <usize>GROUP * WIDE_BYTES;
+
+@inline
+function slabs(K: i32): i32 {
+  return (K + SLAB - 1) / SLAB;
+}
+
+@inline
+function scales_at(K: i32): usize {
+  return <usize>blocks(K) * QUANT << 1;
+}
+
+@inline
+function sums_at(K: i32): usize {
+  return scales_at(K) + (<usize>slabs(K) << 2);
+}
+
+/** Where the i8 values are; their scales lie before them. */
+@inline
+function bytes_at(K: i32): usize {
+  return sums_at(K) + (<usize>blocks(K) << 3);
+}
+
+/** Bytes of a row of xq; `roundedScratch` in src/runtime/kernels.ts says the same. */
+@inline
+function row_bytes(K: i32): usize {
+  return bytes_at(K) + <usize>blocks(K) * QUANT;
+}
+
+/** The largest of n absolute values at x, n a multiple of 32. */
+@inline
+function largest(x: usize, n: i32): f32 {
+  let a = f32x4.splat(0), b = f32x4.splat(0);
+  for (const end = x + (<usize>n << 2); x < end; x += 32) {
+    a = f32x4.max(a, f32x4.abs(v128.load(x)));
+    b = f32x4.max(b, f32x4.abs(v128.load(x, 16)));
+  }
+  a = f32x4.max(a, b);
+  a = f32x4.max(a, v128.shuffle<i32>(a, a, 2, 3, 0, 1));
+  return max(f32x4.extract_lane(a, 0), f32x4.extract_lane(a, 1));
+}
+
+/** Eight values times `inverse`, to the nearest i16. */
+@inline
+function round8(x: usize, inverse: v128): v128 {
+  const a = i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(v128.load(x), inverse)));
+  return i16x8.narrow_i32x4_s(a, i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(v128.load(x, 16), inverse))));
+}
+
+@inline
+function sum16(values: v128): i32 {
+  let s = i32x4.extadd_pairwise_i16x8_s(values);
+  s = i32x4.add(s, v128.shuffle<i32>(s, s, 2, 3, 0, 1));
+  return i32x4.extract_lane(s, 0) + i32x4.extract_lane(s, 1);
+}
+
+/** Rows [begin, end): x [T, K] f32 to xq. */
+export function round_rows(xq: usize, x: usize, K: i32, begin: i32, end: i32): void {
+  for (let t = begin; t < end; t++) {
+    const to = xq + <usize>t * row_bytes(K);
+    for (let slab = 0; slab < K; slab += SLAB) {
+      const count = min(SLAB, K - slab), padded = blocks(count) * QUANT;
+      let from = x + (<usize>t * K + slab << 2);
+      if (count < padded) {
+        memory.fill(scratch(), 0, <usize>padded << 2);
+        memory.copy(scratch(), from, <usize>count << 2);
+        from = scratch();
+      }
+      const most = largest(from, padded), scale = most / LEVELS;
+      store<f32>(to + scales_at(K) + (<usize>(slab / SLAB) << 2), scale);
+      const inverse = f32x4.splat(most > 0 ? LEVELS / most : 0);
+      for (let k = 0; k < padded; k += QUANT) {
+        const at = from + (<usize>k << 2), wide = to + (<usize>(slab + k) << 1), b = (slab + k) / QUANT;
+        const v0 = round8(at, inverse), v1 = round8(at + 32, inverse), v2 = round8(at + 64, inverse), v3 = round8(at + 96, inverse);
+        v128.store(wide, v0);
+        v128.store(wide, v1, 16);
+        v128.store(wide, v2, 32);
+        v128.store(wide, v3, 48);
+        let sum = scale * <f32>(sum16(v0) + sum16(v1) + sum16(v2) + sum16(v3));
+        if (ASC_FEATURE_RELAXED_SIMD) sum = round_block(to + bytes_at(K) + <usize>b * QUANT, to + sums_at(K) + (<usize>(blocks(K) + b) << 2), at);
+        store<f32>(to + sums_at(K) + (<usize>b << 2), sum);
+      }
+    }
+  }
+}
+
+/** A block of 32 values to i8. Returns their sum. */
+@inline
+function round_block(to: usize, scale: usize, x: usize): f32 {
+  const most = largest(x, QUANT);
+  const inverse = f32x4.splat(most > 0 ? 127 / most : 0);
+  const v0 = round8(x, inverse), v1 = round8(x + 32, inverse), v2 = round8(x + 64, inverse), v3 = round8(x + 96, inverse);
+  v128.store(to, i8x16.narrow_i16x8_s(v0, v1));
+  v128.store(to, i8x16.narrow_i16x8_s(v2, v3), 16);
+  store<f32>(scale, most / 127);
+  return most / 127 * <f32>(sum16(v0) + sum16(v1) + sum16(v2) + sum16(v3));
+}
+
+/** Writes `width` of 16 outputs. */
+@inline
+function put(y: usize, width: i32, s0: v128, s1: v128, s2: v128, s3: v128): void {
+  const at = width >= PANEL ? y : scratch();
+  v128.store(at, s0);
+  v128.store(at, s1, 16);
+  v128.store(at, s2, 32);
+  v128.store(at, s3, 48);
+  if (width < PANEL) memory.copy(y, at, <usize>width << 2);
+}
+
+/** One row, one panel of q8: decode. Each load widens 8 weights. */
+@inline
+function row_q8(y: usize, xq: usize, w: usize, K: i32, width: i32): void {
+  let x = xq, dx = xq + scales_at(K);
+  let s0 = f32x4.splat(0), s1 = f32x4.splat(0), s2 = f32x4.splat(0), s3 = f32x4.splat(0);
+  for (let left = blocks(K); left > 0; left -= SLAB_BLOCKS) {
+    let t0 = f32x4.splat(0), t1 = f32x4.splat(0), t2 = f32x4.splat(0), t3 = f32x4.splat(0);
+    for (let b = min(left, SLAB_BLOCKS); b > 0; b--) {
+      let a0 = i32x4.splat(0), a1 = i32x4.splat(0), a2 = i32x4.splat(0), a3 = i32x4.splat(0);
+      for (const end = w + Q8_SCALES; w < end; w += 32) {
+        const xk = v128.load32_splat(x);
+        a0 = i32x4.add(a0, i32x4.dot_i16x8_s(v128.load8x8_s(w), xk));
+        a1 = i32x4.add(a1, i32x4.dot_i16x8_s(v128.load8x8_s(w, 8), xk));
+        a2 = i32x4.add(a2, i32x4.dot_i16x8_s(v128.load8x8_s(w, 16), xk));
+        a3 = i32x4.add(a3, i32x4.dot_i16x8_s(v128.load8x8_s(w, 24), xk));
+        x += 4;
+      }
+      t0 = madd(t0, bf16x4(w), f32x4.convert_i32x4_s(a0));
+      t1 = madd(t1, bf16x4(w + 8), f32x4.convert_i32x4_s(a1));
+      t2 = madd(t2, bf16x4(w + 16), f32x4.convert_i32x4_s(a2));
+      t3 = madd(t3, bf16x4(w + 24), f32x4.convert_i32x4_s(a3));
+      w += Q8_BYTES - Q8_SCALES;
+    }
+    const scale = v128.load32_splat(dx);
+    s0 = madd(s0, scale, t0);
+    s1 = madd(s1, scale, t1);
+    s2 = madd(s2, scale, t2);
+    s3 = madd(s3, scale, t3);
+    dx += 4;
+  }
+  put(y, width, s0, s1, s2, s3);
+}
+
+/** One row, one panel of q4. */
+@inline
+function row_q4(y: usize, xq: usize, w: usize, K: i32, width: i32, low: v128): void {
+  const B = blocks(K);
+  let x = ASC_FEATURE_RELAXED_SIMD ? xq + bytes_at(K) : xq;
+  let dx = ASC_FEATURE_RELAXED_SIMD ? xq + sums_at(K) + (<usize>B << 2) : xq + scales_at(K);
+  let sx = xq + sums_at(K);
+  let s0 = f32x4.splat(0), s1 = f32x4.splat(0), s2 = f32x4.splat(0), s3 = f32x4.splat(0);
+  for (let b = 0; b < B; b++) {
+    let a0 = i32x4.splat(0), a1 = i32x4.splat(0), a2 = i32x4.splat(0), a3 = i32x4.splat(0);
+    if (ASC_FEATURE_RELAXED_SIMD) {
+      // The weights, at most 15, are the 7-bit operand: exact. Eight sums of two products fit i16: 8 * 2 * 15 * 127.
+      for (let half = 0; half < 2; half++) {
+        let e = i16x8.splat(0), f = i16x8.splat(0);
+        for (const end = w + Q4_SCALES / 2; w < end; w += 16) {
+          const q = v128.load(w), xk = v128.load16_splat(x);
+          e = i16x8.add(e, i16x8.relaxed_dot_i8x16_i7x16_s(xk, v128.and(q, low)));
+          f = i16x8.add(f, i16x8.relaxed_dot_i8x16_i7x16_s(xk, v128.and(i16x8.shr_u(q, 4), low)));
+          x += 2;
+        }
+        a0 = i32x4.add(a0, i32x4.extend_low_i16x8_s(e));
+        a1 = i32x4.add(a1, i32x4.extend_high_i16x8_s(e));
+        a2 = i32x4.add(a2, i32x4.extend_low_i16x8_s(f));
+        a3 = i32x4.add(a3, i32x4.extend_high_i16x8_s(f));
+      }
+    } else {
+      for (const end = w + Q4_SCALES; w < end; w += 16) {
+        const q = v128.load(w), xk = v128.load32_splat(x);
+        const lower = v128.and(q, low), upper = v128.and(i16x8.shr_u(q, 4), low);
+        a0 = i32x4.add(a0, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(lower), xk));
+        a1 = i32x4.add(a1, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(lower), xk));
+        a2 = i32x4.add(a2, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(upper), xk));
+        a3 = i32x4.add(a3, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(upper), xk));
+        x += 4;
+      }
+    }
+    const scale = v128.load32_splat(dx), sum = v128.load32_splat(sx), m = w + (Q4_MINS - Q4_SCALES);
+    s0 = madd(madd(s0, f32x4.mul(scale, bf16x4(w)), f32x4.convert_i32x4_s(a0)), sum, bf16x4(m));
+    s1 = madd(madd(s1, f32x4.mul(scale, bf16x4(w + 8)), f32x4.convert_i32x4_s(a1)), sum, bf16x4(m + 8));
+    s2 = madd(madd(s2, f32x4.mul(scale, bf16x4(w + 16)), f32x4.convert_i32x4_s(a2)), sum, bf16x4(m + 16));
+    s3 = madd(madd(s3, f32x4.mul(scale, bf16x4(w + 24)), f32x4.convert_i32x4_s(a3)), sum, bf16x4(m + 24));
+    w += Q4_BYTES - Q4_SCALES;
+    sx += 4;
+    if (ASC_FEATURE_RELAXED_SIMD || b % SLAB_BLOCKS == SLAB_BLOCKS - 1) dx += 4;
+  }
+  put(y, width, s0, s1, s2, s3);
+}
+
+/** The largest magnitudes that blocks can stand for, of 4 outputs from `o` on. */
+@inline
+function reach(format: i32, w: usize, o: i32, count: i32): v128 {
+  let most = f32x4.splat(0);
+  for (let b = 0; b < count; b++) {
+    if (format == Q8) {
+      most = f32x4.max(most, f32x4.mul(bf16x4(w + Q8_SCALES + (<usize>o << 1)), f32x4.splat(127)));
+      w += Q8_BYTES;
+    } else {
+      const m = bf16x4(w + Q4_MINS + (<usize>o << 1)), top = f32x4.add(m, f32x4.mul(bf16x4(w + Q4_SCALES + (<usize>o << 1)), f32x4.splat(15)));
+      most = f32x4.max(most, f32x4.max(f32x4.abs(m), f32x4.abs(top)));
+      w += Q4_BYTES;
+    }
+  }
+  return most;
+}
+
+/** Brings `count` blocks of a panel to one scale for each output: i16 [pairs][16][2] at `to`, the scales f32 [16] at `scales`. */
+function level(format: i32, to: usize, scales: usize, w: usize, count: i32, low: v128): void {
+  for (let o = 0; o < PANEL; o += 4) {
+    const most = reach(format, w, o, count);
+    v128.store(scales + (<usize>o << 2), f32x4.mul(most, f32x4.splat(1 / LEVELS)));
+    const inverse = v128.and(f32x4.div(f32x4.splat(LEVELS), most), f32x4.gt(most, f32x4.splat(0)));
+    let block = w, out = to + (<usize>o << 2);
+    for (let b = 0; b < count; b++) {
+      const scales_of = block + (format == Q8 ? Q8_SCALES : Q4_SCALES) + (<usize>o << 1);
+      const factor = f32x4.mul(bf16x4(scales_of), inverse);
+      const offset = format == Q8 ? f32x4.splat(0) : f32x4.mul(bf16x4(scales_of + (Q4_MINS - Q4_SCALES)), inverse);
+      for (let k = 0; k < QUANT; k += 2) {
+        let pairs: v128; // i16: n0k0 n0k1 n1k0 n1k1 …
+        if (format == Q8) pairs = v128.load8x8_s(block + (<usize>k << 4) + (<usize>o << 1));
+        else pairs = v128.and(i16x8.shr_u(v128.load8x8_u(block + (<usize>k << 3) + (<usize>(o & 7) << 1)), o < 8 ? 0 : 4), i16x8.splat(15));
+        const even = i32x4.shr_s(i32x4.shl(pairs, 16), 16), odd = i32x4.shr_s(pairs, 16);
+        const e = i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(even), factor), offset)));
+        const f = i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(odd), factor), offset)));
+        v128.store(out, v128.or(v128.and(e, i32x4.splat(0xffff)), i32x4.shl(f, 16)));
+        out += 64;
+      }
+      block += format == Q8 ? Q8_BYTES : Q4_BYTES;
+    }
+  }
+}
+
+/** Four rows of xq, each pair of values in all lanes: [pairs][4][4][2]. */
+@inline
+function expand(to: usize, x: usize, ldx: usize, pairs: i32): void {
+  for (let k = 0; k < pairs; k++) {
+    v128.store(to, v128.load32_splat(x));
+    v128.store(to, v128.load32_splat(x + ldx), 16);
+    v128.store(to, v128.load32_splat(x + 2 * ldx), 32);
+    v128.store(to, v128.load32_splat(x + 3 * ldx), 48);
+    x += 4;
+    to += 64;
+  }
+}
+
+/** y += dx d sum for 4 outputs. */
+@inline
+function scaled(y: usize, sum: v128, d: v128, dx: usize, first: bool): void {
+  v128.store(y, madd(first ? f32x4.splat(0) : v128.load(y), f32x4.mul(v128.load32_splat(dx), d), f32x4.convert_i32x4_s(sum)));
+}
+
+/** Four expanded rows, half a levelled panel, one slab: prefill. 8 sums, 2 weights and 4 splats live at a time. */
+@inline
+function rows_half_panel(y: usize, ldy: usize, x: usize, pairs: i32, w: usize, d: usize, dx: usize, ldx: usize, first: bool): void {
+  let a0 = i32x4.splat(0), a1 = i32x4.splat(0), b0 = i32x4.splat(0), b1 = i32x4.splat(0);
+  let c0 = i32x4.splat(0), c1 = i32x4.splat(0), d0 = i32x4.splat(0), d1 = i32x4.splat(0);
+  for (const end = x + (<usize>pairs << 6); x < end; x += 64) {
+    const w0 = v128.load(w), w1 = v128.load(w, 16);
+    let xk = v128.load(x);
+    a0 = i32x4.add(a0, i32x4.dot_i16x8_s(w0, xk));
+    a1 = i32x4.add(a1, i32x4.dot_i16x8_s(w1, xk));
+    xk = v128.load(x, 16);
+    b0 = i32x4.add(b0, i32x4.dot_i16x8_s(w0, xk));
+    b1 = i32x4.add(b1, i32x4.dot_i16x8_s(w1, xk));
+    xk = v128.load(x, 32);
+    c0 = i32x4.add(c0, i32x4.dot_i16x8_s(w0, xk));
+    c1 = i32x4.add(c1, i32x4.dot_i16x8_s(w1, xk));
+    xk = v128.load(x, 48);
+    d0 = i32x4.add(d0, i32x4.dot_i16x8_s(w0, xk));
+    d1 = i32x4.add(d1, i32x4.dot_i16x8_s(w1, xk));
+    w += 64;
+  }
+  const e0 = v128.load(d), e1 = v128.load(d, 16);
+  scaled(y, a0, e0, dx, first);
+  scaled(y + 16, a1, e1, dx, first);
+  scaled(y + ldy, b0, e0, dx + ldx, first);
+  scaled(y + ldy + 16, b1, e1, dx + ldx, first);
+  scaled(y + 2 * ldy, c0, e0, dx + 2 * ldx, first);
+  scaled(y + 2 * ldy + 16, c1, e1, dx + 2 * ldx, first);
+  scaled(y + 3 * ldy, d0, e0, dx + 3 * ldx, first);
+  scaled(y + 3 * ldy + 16, d1, e1, dx + 3 * ldx, first);
+}
+
+@inline
+function linear(format: i32, y: usize, xq: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
+  const low = i8x16.splat(15);
+  const B = blocks(K);
+  const ldx = row_bytes(K), ldy = <usize>N << 2;
+  const block_bytes = format == Q8 ? Q8_BYTES : Q4_BYTES;
+  const panel_bytes = <usize>B * block_bytes;
+  const rows = scratch() + ROWS_AT;
+  const whole = min(end, N / PANEL); // panels [begin, whole) have 16 outputs
+  const T4 = T & ~3;
+  for (let group = begin; group < whole && T4 > 0; group += GROUP_WIDE) {
+    const group_end = min(group + GROUP_WIDE, whole);
+    for (let slab = 0; slab < B; slab += SLAB_BLOCKS) {
+      const count = min(SLAB_BLOCKS, B - slab), pairs = count * QUANT / 2;
+      for (let p = group; p < group_end; p++) {
+        const i = <usize>(p - group), from = w + <usize>p * panel_bytes + <usize>slab * block_bytes;
+        level(format, scratch() + i * WIDE_BYTES, scratch() + SCALES_AT + (i << 6), from, count, low);
+      }
+      for (let t = 0; t < T4; t += 4) {
+        const xt = xq + <usize>t * ldx, dx = xt + scales_at(K) + (<usize>(slab / SLAB_BLOCKS) << 2);
+        expand(rows, xt + (<usize>slab * QUANT << 1), ldx, pairs);
+        for (let p = group; p < group_end; p++) {
+          const yt = y + <usize>t * ldy + <usize>p * PANEL * 4;
+          const i = <usize>(p - group), wide = scratch() + i * WIDE_BYTES, d = scratch() + SCALES_AT + (i << 6);
+          rows_half_panel(yt, ldy, rows, pairs, wide, d, dx, ldx, slab == 0);
+          rows_half_panel(yt + 32, ldy, rows, pairs, wide + 32, d + 32, dx, ldx, slab == 0);
+        }
+      }
+    }
+  }
+  for (let p = begin; p < end; p++) {
+    for (let t = p < whole ? T4 : 0; t < T; t++) {
+      const yt = y + <usize>t * ldy + <usize>p * PANEL * 4, xt = xq + <usize>t * ldx, wp = w + <usize>p * panel_bytes;
+      if (format == Q8) row_q8(yt, xt, wp, K, N - p * PANEL);
+      else row_q4(yt, xt, wp, K, N - p * PANEL, low);
+    }
+  }
+  add_bias(y, bias, T, N, begin, end);
+}
+
+/** Panels [begin, end) of ceil(N / 16), q8 weights. */
+export function linear_q8_integer(y: usize, xq: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
+  linear(Q8, y, xq, w, bias, T, K, N, begin, end);
+}
+
+/** The same with q4 weights. */
+export function linear_q4_integer(y: usize, xq: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
+  linear(Q4, y, xq, w, bias, T, K, N, begin, end);
+}

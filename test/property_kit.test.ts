@@ -225,7 +225,7 @@ describe('docs/property_kit.md', async () => {
 });
 
 describe('a subprocess', () => {
-  const serve = (...args: string[]) => subprocessAdapter(process.execPath, [SERVER, ...args], { timeout_ms: 5000 });
+  const serve = (...args: string[]) => subprocessAdapter(process.execPath, [SERVER, ...args], { timeout_ms: 30_000 });
 
   test('that is right keeps every law, in one process', async () => {
     const port = serve();

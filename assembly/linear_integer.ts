@@ -1,7 +1,6 @@
 // y = x W^T (+ bias) for quantised W in integer dots, with x rounded to 12 bits as well.            Fast mode; linear.ts has the product in f32.
 //   y[t, n] = sum over slabs of 256 of dx[t] sum over blocks of 32 of (d[n] q[n] . xq[t] + m[n] sum(xq[t]))
-//   xq: [T] rows of Kp i16 values of 2047 levels on each side of 0, S f32 scales dx, B f32 sums dx sum(xq) of blocks; in the relaxed build also Kp i8
-//   values and B f32 scales of blocks, which q4 takes for few rows. Kp = 32 B, B = ceil(K / 32), S = ceil(K / 256).
+//   xq: of round_rows.ts
 //
 // Dots of i16 take no longer than those of i8 would: both are widened to i16 (SIMD has no wider dot that every engine gets right: V8 of Node 20 gets
 // i32x4.relaxed_dot_i8x16_i7x16_add_s wrong in its baseline compiler, and 7-bit dots with pairwise sums need as many multiplications).
@@ -9,115 +8,18 @@
 // scales come in once for 256 products.
 
 import { add_bias } from './linear';
-import { bf16x4, blocks, GROUP, PANEL, Q4, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT, QUANT_BYTES } from './panels';
+import { bf16x4, blocks, GROUP, PANEL, Q4, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT } from './panels';
+import { bytes_at, LEVELS, row_bytes, SLAB, scales_at, sums_at } from './round_rows';
 import { scratch } from './scratch';
 import { madd } from './simd';
 
-const SLAB: i32 = 256;
 const SLAB_BLOCKS: i32 = SLAB / QUANT;
-const LEVELS: f32 = 2047;
 /** A slab of a panel in scratch, i16 [128 pairs][16][2], and behind all of them the scales of their outputs, f32 [16]. */
 const WIDE_BYTES: usize = <usize>SLAB * PANEL * 2;
 const GROUP_WIDE: i32 = GROUP - 1;
 const SCALES_AT: usize = <usize>GROUP_WIDE * WIDE_BYTES;
 /** Behind them: four rows of x, each pair of numbers in all lanes. */
 const ROWS_AT: usize = <usize>GROUP * WIDE_BYTES;
-
-@inline
-function slabs(K: i32): i32 {
-  return (K + SLAB - 1) / SLAB;
-}
-
-@inline
-function scales_at(K: i32): usize {
-  return <usize>blocks(K) * QUANT << 1;
-}
-
-@inline
-function sums_at(K: i32): usize {
-  return scales_at(K) + (<usize>slabs(K) << 2);
-}
-
-/** Where the i8 values are; their scales lie before them. */
-@inline
-function bytes_at(K: i32): usize {
-  return sums_at(K) + (<usize>blocks(K) << 3);
-}
-
-/** Bytes of a row of xq; `roundedScratch` in src/runtime/kernels.ts says the same. */
-@inline
-function row_bytes(K: i32): usize {
-  return bytes_at(K) + <usize>blocks(K) * QUANT;
-}
-
-/** The largest of n absolute values at x, n a multiple of 32. */
-@inline
-function largest(x: usize, n: i32): f32 {
-  let a = f32x4.splat(0), b = f32x4.splat(0);
-  for (const end = x + (<usize>n << 2); x < end; x += 32) {
-    a = f32x4.max(a, f32x4.abs(v128.load(x)));
-    b = f32x4.max(b, f32x4.abs(v128.load(x, 16)));
-  }
-  a = f32x4.max(a, b);
-  a = f32x4.max(a, v128.shuffle<i32>(a, a, 2, 3, 0, 1));
-  return max(f32x4.extract_lane(a, 0), f32x4.extract_lane(a, 1));
-}
-
-/** Eight values times `inverse`, to the nearest i16. */
-@inline
-function round8(x: usize, inverse: v128): v128 {
-  const a = i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(v128.load(x), inverse)));
-  return i16x8.narrow_i32x4_s(a, i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(v128.load(x, 16), inverse))));
-}
-
-@inline
-function sum16(values: v128): i32 {
-  let s = i32x4.extadd_pairwise_i16x8_s(values);
-  s = i32x4.add(s, v128.shuffle<i32>(s, s, 2, 3, 0, 1));
-  return i32x4.extract_lane(s, 0) + i32x4.extract_lane(s, 1);
-}
-
-/** Rows [begin, end): x [T, K] f32 to xq. */
-export function round_rows(xq: usize, x: usize, K: i32, begin: i32, end: i32): void {
-  for (let t = begin; t < end; t++) {
-    const to = xq + <usize>t * row_bytes(K);
-    for (let slab = 0; slab < K; slab += SLAB) {
-      const count = min(SLAB, K - slab), padded = blocks(count) * QUANT;
-      let from = x + (<usize>t * K + slab << 2);
-      if (count < padded) {
-        memory.fill(scratch(), 0, <usize>padded << 2);
-        memory.copy(scratch(), from, <usize>count << 2);
-        from = scratch();
-      }
-      const most = largest(from, padded), scale = most / LEVELS;
-      store<f32>(to + scales_at(K) + (<usize>(slab / SLAB) << 2), scale);
-      const inverse = f32x4.splat(most > 0 ? LEVELS / most : 0);
-      for (let k = 0; k < padded; k += QUANT) {
-        const at = from + (<usize>k << 2), wide = to + (<usize>(slab + k) << 1), b = (slab + k) / QUANT;
-        const v0 = round8(at, inverse), v1 = round8(at + 32, inverse), v2 = round8(at + 64, inverse), v3 = round8(at + 96, inverse);
-        v128.store(wide, v0);
-        v128.store(wide, v1, 16);
-        v128.store(wide, v2, 32);
-        v128.store(wide, v3, 48);
-        let sum = scale * <f32>(sum16(v0) + sum16(v1) + sum16(v2) + sum16(v3));
-        if (ASC_FEATURE_RELAXED_SIMD) sum = round_block(to + bytes_at(K) + <usize>b * QUANT, to + sums_at(K) + (<usize>(blocks(K) + b) << 2), at);
-        store<f32>(to + sums_at(K) + (<usize>b << 2), sum);
-      }
-    }
-  }
-}
-
-/** A block of 32 values to i8. Returns their sum. */
-@inline
-function round_block(to: usize, scale: usize, x: usize): f32 {
-  const most = largest(x, QUANT);
-  const inverse = f32x4.splat(most > 0 ? 127 / most : 0);
-  const v0 = round8(x, inverse), v1 = round8(x + 32, inverse), v2 = round8(x + 64, inverse), v3 = round8(x + 96, inverse);
-  v128.store(to, i8x16.narrow_i16x8_s(v0, v1));
-  v128.store(to, i8x16.narrow_i16x8_s(v2, v3), 16);
-  store<f32>(scale, most / 127);
-  return most / 127 * <f32>(sum16(v0) + sum16(v1) + sum16(v2) + sum16(v3));
-}
 
 /** Writes `width` of 16 outputs. */
 @inline

@@ -58,12 +58,18 @@ def survivors(logits, observed, options):
     return [(id, by_score[before_top_p[id]]) for id in first]
 
 
+def draw(tokens, u):
+    """The first token at which the running sum of the probabilities exceeds u."""
+    cumulative = list(itertools.accumulate(p for _, p in tokens))
+    return tokens[min(bisect.bisect_right(cumulative, u), len(tokens) - 1)][0]
+
+
 def draws(tokens, r):
-    """[(u, id)]: the first token at which the running sum of the probabilities exceeds u, away from where rounding could decide."""
+    """[(u, id)], away from where rounding could decide."""
     cumulative = list(itertools.accumulate(p for _, p in tokens))
     uniforms = [0.0, 1 - 2**-53, *r.uniform(14).double().tolist()]
     clear = [u for u in uniforms if u == 0 or all(abs(u - edge) > 1e-9 for edge in cumulative[:-1])]
-    return [(u, tokens[min(bisect.bisect_right(cumulative, u), len(tokens) - 1)][0]) for u in clear]
+    return [(u, draw(tokens, u)) for u in clear]
 
 
 OPTIONS = {

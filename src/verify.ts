@@ -8,6 +8,7 @@ import { ReferenceBank } from './runtime/reference_bank.ts';
 import type { FloatArray } from './runtime/tensor.ts';
 import { WasmBank } from './runtime/wasm_bank.ts';
 import { ThreadPool } from './runtime/thread_pool.ts';
+import { type Bf16Model, type Bf16Op, verifyBf16 } from './verify_bf16.ts';
 import { type ErrorRatio, errorRatio, type Golden, numbersOf, readGolden, tensorOf } from './verify_golden.ts';
 import { verifiableKernels, verifyKernel } from './verify_kernels.ts';
 
@@ -17,6 +18,7 @@ const LARGEST_RATIO = 2;
 const CLEAR_MARGIN = 0.02;
 /** Perplexities closer than this agree to four digits. */
 const PERPLEXITY_TOLERANCE = 5e-5;
+const BF16_FIX = 'In bfloat16 the goldens of this package are verified; of another model, compare its trace with one of PyTorch.';
 /** The held-out text is read in windows of so many tokens, each from an empty state. */
 const WINDOW = 512;
 
@@ -44,7 +46,7 @@ export interface HeldOut {
   readonly passed: boolean;
 }
 
-export type Verification = Accuracy | HeldOut;
+export type Verification = Accuracy | HeldOut | Bf16Op | Bf16Model;
 
 export interface VerifyOptions extends Pick<LoadOptions, 'kernels' | 'mode' | 'prefill_chunk'> {
   /** Folder of a checkpoint and its expected.safetensors. Default: everything that comes with this package. */
@@ -53,14 +55,16 @@ export interface VerifyOptions extends Pick<LoadOptions, 'kernels' | 'mode' | 'p
 
 /**
  * Holds kernels, models and the embedded model against PyTorch and the truth in float64 (Node only). A case passes when its error is at most
- * twice that of PyTorch in float32, every clear greedy token is PyTorch's, and the perplexity is PyTorch's to four digits.
+ * twice that of PyTorch in float32, every clear greedy token is PyTorch's, and the perplexity is PyTorch's to four digits. The bf16 kernels
+ * are held against PyTorch in bfloat16 instead, bit by bit: `verifyBf16`.
  * @returns the results one by one: kernels, models, embedded model
  * @throws {ConfigError} {CheckpointError} {ArgumentError} {RuntimeLimitError} when a model or its golden cannot be read
  */
 export async function* verify(options: VerifyOptions = {}): AsyncGenerator<Verification, void, void> {
   if (options.kernels === 'bf16') {
-    const fix = 'Compare its trace with one of PyTorch in bfloat16.';
-    throw new ArgumentError({ where: 'verify', expected: 'kernels wasm or reference, to be held to float32', found: 'bf16', fix });
+    if (options.model === undefined) yield* verifyBf16();
+    else throw new ArgumentError({ where: 'verify', expected: 'no model of its own', found: options.model, fix: BF16_FIX });
+    return;
   }
   if (options.model !== undefined) {
     yield await verifyModel(options.model, options.model, options);

@@ -7,54 +7,9 @@ import type { RopeParameters } from '../src/config.ts';
 import { loadModel } from '../src/load.ts';
 import { rotaryTable } from '../src/model/rotary.ts';
 import { ReferenceBank } from '../src/runtime/reference_bank.ts';
+import { BF16_BOUNDS, type Bf16Model, type Bf16Op, LARGEST_DISTANCE, verifyBf16 } from '../src/verify_bf16.ts';
 import { assertClose, assertSame, U32 } from './support/assert_close.ts';
 import { type Golden, goldenModel, logitsOf, readGolden, repository } from './support/models.ts';
-
-const U16 = 2 ** -8; // unit roundoff of bfloat16
-const NEIGHBOUR = 2 * U16; // of a bfloat16, at most
-
-// Given PyTorch's own inputs: which share of an op's values must have PyTorch's bits, and the largest relative error of the others.
-const EXACT = { share: 1, error: 0 }; // a few roundings in a fixed order: elementwise ops, norms, the W terms of a convolution
-const SUM = { share: 0.9998, error: NEIGHBOUR }; // PyTorch sums in float32; about one sum in 10,000 then rounds to the neighbour
-const DELTA_RULE = { share: 0.999, error: 2 * NEIGHBOUR }; // sums again, through a triangular system, and some of them cancel
-const ROTARY = { share: 0.999, error: NEIGHBOUR }; // with a head_dim of 10: PyTorch rounds the exponents of theta too
-const FLOAT32 = { share: 0, error: 4 * U32 }; // not rounded to bfloat16; sums, exp and log1p of float32 have last bits of their own
-const LAYER = { share: 0.99, error: Infinity }; // a neighbour in one op moves what follows it
-const BOUNDS: Readonly<Record<string, { readonly share: number; readonly error: number }>> = {
-  embed_tokens: EXACT,
-  input_layernorm: EXACT,
-  q_proj: SUM,
-  k_proj: SUM,
-  v_proj: SUM,
-  a_proj: SUM,
-  b_proj: SUM,
-  g_proj: SUM,
-  o_proj: SUM,
-  q_conv1d: EXACT,
-  k_conv1d: EXACT,
-  v_conv1d: EXACT,
-  q_l2norm: FLOAT32,
-  k_l2norm: FLOAT32,
-  g: FLOAT32,
-  beta: EXACT,
-  delta_rule: DELTA_RULE,
-  o_norm: EXACT,
-  q_norm: EXACT,
-  k_norm: EXACT,
-  rotary_q: ROTARY,
-  rotary_k: ROTARY,
-  attention: SUM,
-  gate_proj: SUM,
-  up_proj: SUM,
-  down_proj: SUM, // swiglu with it
-  post_attention_layernorm: EXACT,
-  post_feedforward_layernorm: EXACT,
-  additions: EXACT, // of a layer, where every op before them was PyTorch's
-  layer: LAYER, // all ops of a layer together
-  norm: EXACT,
-  lm_head: SUM,
-};
-const LARGEST_DISTANCE = 0.5; // of logits to PyTorch's in bfloat16, as a part of the distance of logits in float32
 
 interface Agreement {
   values: number;
@@ -66,6 +21,7 @@ interface Agreement {
 const names = readdirSync(repository('golden/bf16/models')).map((file) => file.replace('.safetensors', ''));
 const goldens = new Map<string, Golden>();
 const figures: string[] = [];
+const verified: (Bf16Op | Bf16Model)[] = [];
 
 beforeAll(async () => {
   for (const name of names) goldens.set(name, await readGolden(repository(`golden/bf16/models/${name}.safetensors`)));
@@ -138,7 +94,7 @@ describe('an op, given the inputs that it has in PyTorch', () => {
     }
   });
 
-  /** Where a golden holds what the model leaves at a path, and the op's name in BOUNDS. */
+  /** Where a golden holds what the model leaves at a path, and the op's name in BF16_BOUNDS. */
   function placeOf(path: string, layers: number, arrays: Golden['arrays']): { key: string; op: string } {
     const i = /^model\.layers\.(\d+)$/.exec(path)?.[1];
     if (i !== undefined) {
@@ -163,13 +119,21 @@ describe('an op, given the inputs that it has in PyTorch', () => {
     });
   }
 
-  test.each(Object.keys(BOUNDS))('%s leaves the bits that PyTorch leaves', (op) => {
+  test.each(Object.keys(BF16_BOUNDS))('%s leaves the bits that PyTorch leaves', (op) => {
     const { values, equal, error } = agreements.get(op)!;
-    expect(equal / values, 'share of equal bits').toBeGreaterThanOrEqual(BOUNDS[op]!.share);
-    expect(error, 'relative error of the others').toBeLessThanOrEqual(BOUNDS[op]!.error);
+    expect(equal / values, 'share of equal bits').toBeGreaterThanOrEqual(BF16_BOUNDS[op]!.share);
+    expect(error, 'relative error of the others').toBeLessThanOrEqual(BF16_BOUNDS[op]!.error);
   });
 
-  test('has a bound', () => expect(Object.keys(BOUNDS)).toEqual(expect.arrayContaining([...agreements.keys()])));
+  test('gets the same figures from `verify`', async () => {
+    for await (const result of verifyBf16()) verified.push(result);
+    const ops = verified.filter((result): result is Bf16Op => result.kind === 'bf16_op');
+    const figures = ops.map(({ name, values, equal, error }) => [name, { values, equal, error }] as const);
+    expect(new Map(figures)).toEqual(agreements);
+    expect(ops.every(({ passed }) => passed)).toBe(true);
+  });
+
+  test('has a bound', () => expect(Object.keys(BF16_BOUNDS)).toEqual(expect.arrayContaining([...agreements.keys()])));
 });
 
 describe.each(names)('%s', (name) => {
@@ -182,6 +146,9 @@ describe.each(names)('%s', (name) => {
     figures.push(`${name.padEnd(26)} ${percent(equal)} of the logits equal, distance ${distance.toFixed(3)} of float32's`);
     assertSame(logits, logits.map(bf16));
     expect(distance).toBeLessThanOrEqual(LARGEST_DISTANCE);
+    const fromVerify = verified.find((result): result is Bf16Model => result.kind === 'bf16_model' && result.name === name)!;
+    expect(fromVerify.ratio).toBeCloseTo(distance, 12);
+    expect(fromVerify.equal / fromVerify.values).toBe(equal);
   });
 
   test('the cut of the prompt changes no bit', async () => {

@@ -10,7 +10,7 @@ describe('help', () => {
     const [none, help] = await Promise.all([run(), run('--help')]);
     expect(none).toEqual(help);
     expect(help).toMatchObject({ code: 0, stderr: '' });
-    for (const command of ['generate', 'logits', 'tokenize', 'detokenize', 'inspect', 'verify'])
+    for (const command of ['generate', 'logits', 'tokenize', 'detokenize', 'inspect', 'verify', 'trace', 'diff', 'conform'])
       expect(help.stdout).toContain(`  ${command}`);
     expect(help.stdout).not.toContain('\x1b');
   });

@@ -143,7 +143,14 @@ const MISTAKES: readonly (readonly [string, readonly string[], ...string[]])[] =
     '999999',
     'this tokenizer',
   ],
-  ['verify in bfloat16', ['verify', '--kernels', 'bf16'], 'wasm or reference', 'bf16', 'trace'],
+  ['verify another model in bfloat16', ['verify', '--kernels', 'bf16', '--model', NOPE], 'no model of its own', NOPE, 'trace'],
+  ['no runtime', ['conform'], 'the option --runtime', 'none', 'conform --help'],
+  ['runtime that is no program', ['conform', '--runtime', 'no-such-program'], 'can be run', 'no such program', 'without a shell'],
+  ['runtime of no words', ['conform', '--runtime', ' '], 'a program', 'nothing', 'Give the command'],
+  ['runtime with open quotes', ['conform', '--runtime', "sh -c 'x"], "a second '", 'sh -c', 'Close'],
+  ['unknown placeholder', ['conform', '--runtime', 'x {ids}'], '{tokens}', '{ids}', 'stdin'],
+  ['placeholder left out', ['conform', '--runtime', 'x {model} {output}'], '{tokens}', 'no {tokens}', 'stdin'],
+  ['unknown level', ['conform', '--runtime', 'x', '--level', 'speed'], 'prefill_decode', '"speed"', 'another value'],
   ['nothing to verify', ['verify', '--model', weightless], 'expected.safetensors', 'no such file', 'Check the path'],
 ];
 

@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import picocolors from 'picocolors';
 import { ArgumentError } from '../errors.ts';
 import { addBench } from './bench.ts';
+import { addConform } from './conform.ts';
 import { addDiff } from './diff.ts';
 import { addGenerate } from './generate.ts';
 import { addInspect } from './inspect.ts';
@@ -42,7 +43,8 @@ Examples:
   olmo-hybrid verify`,
   );
 
-for (const add of [addGenerate, addLogits, addTokenize, addDetokenize, addInspect, addVerify, addTrace, addDiff, addBench]) add(program);
+for (const add of [addGenerate, addLogits, addTokenize, addDetokenize, addInspect, addVerify, addTrace, addDiff, addConform, addBench])
+  add(program);
 
 const [first] = process.argv.slice(2);
 const verb = program.commands.find((command) => command.name() === first);

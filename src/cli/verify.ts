@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { type Accuracy, type Agreement, type Verification, verify } from '../verify.ts';
+import { bf16Heading, bf16Line } from './verify_bf16.ts';
 import { addEngineOptions, addModelOption, type EngineFlags } from './options.ts';
 import { onStdout } from './terminal.ts';
 
@@ -25,6 +26,9 @@ ratio    the one divided by the other; above 2 fails
 rms      the same ratio of root mean squares
 greedy   clear steps of PyTorch's greedy continuation that are taken here as well; one missing fails
 
+With --kernels bf16: the share of values that have the bits of PyTorch in bfloat16, op by op from PyTorch's inputs, and how far the logits are
+from PyTorch's, over how far logits in float32 are; above 0.5 fails. docs/accuracy.md explains all of it.
+
 A folder given by --model holds, besides the model, an expected.safetensors as golden/README.md describes it.`,
   );
 }
@@ -34,7 +38,7 @@ async function run({ model, kernels, mode, prefillChunk, json }: Flags): Promise
   const print = (line: string) => void (json || process.stdout.write(`${line}\n`));
   let group = '';
   for await (const result of verify({ model, kernels, mode, prefill_chunk: prefillChunk })) {
-    if (results.length === 0) print(onStdout.bold(line('', 'error', 'PyTorch', 'ratio', 'rms', 'greedy')));
+    if (results.length === 0 && kernels !== 'bf16') print(onStdout.bold(line('', 'error', 'PyTorch', 'ratio', 'rms', 'greedy')));
     results.push(result);
     const heading = headingOf(result);
     if (heading !== group) print(onStdout.bold(heading));
@@ -53,11 +57,13 @@ async function run({ model, kernels, mode, prefillChunk, json }: Flags): Promise
 }
 
 function headingOf({ kind, name }: Verification): string {
+  if (kind === 'bf16_op' || kind === 'bf16_model') return bf16Heading(kind);
   if (kind === 'held-out') return line('embedded model, held-out text', 'here', 'PyTorch', '', '', 'greedy');
   return kind === 'kernel' ? name.split('/')[0]! : 'models';
 }
 
 function lineOf(result: Verification): string {
+  if (result.kind === 'bf16_op' || result.kind === 'bf16_model') return bf16Line(result);
   if (result.kind === 'held-out') {
     return line(
       '  perplexity of each token',

@@ -92,7 +92,7 @@ export interface Kernels {
   log(x: number): number;
 }
 
-/** Floats of `xq` for each row of x [T, K]; assembly/linear_integer.ts says what they hold. */
+/** Floats of `xq` for each row of x [T, K]; assembly/round_rows.ts says what they hold. */
 export const roundedScratch = (K: number): number => Math.ceil(K / 32) * 26 + Math.ceil(K / 256);
 /** Keys that attention takes at a time: floats of scratch for each head. */
 export const attentionScratch = 32;

@@ -161,6 +161,18 @@ describe('a mistake made in PyTorch', () => {
     expect(text(diff)).toContain('none of the known mistakes');
   });
 
+  test('a trace that is right is not blamed: a mistake too small to tell from none would explain it', async () => {
+    const dir = await temporaryFolder();
+    await traceOf(join(dir, 'a'), 'nope', 20);
+    const b = await changed(join(dir, 'a'), dir, 'b', ({ tensors }) => {
+      floatsOf(tensors.get('model.layers.0.linear_attn.delta_rule')!).forEach((value, i, values) => {
+        values[i] = value * (i % 2 === 0 ? 3 : -2);
+      });
+    });
+    const { first } = await diffTraces(join(dir, 'a'), b);
+    expect(first).toMatchObject({ difference: { name: 'model.layers.0.linear_attn.delta_rule' }, cause: null });
+  });
+
   test('NaN is a divergence wherever it comes from', async () => {
     const dir = await temporaryFolder();
     await traceOf(join(dir, 'a'), 'nope', 5);

@@ -58,18 +58,37 @@ test('no file imports itself by way of others', () => {
 
 test('the library needs two packages, the command line two more, and package.json lists these', () => {
   const needed = (files: string[]) => [...new Set(files.flatMap((file) => importsOf(file).packages))].sort();
-  expect(needed(sources.filter((file) => part(file) !== 'cli'))).toEqual(LIBRARY);
+  expect(needed(sources.filter((file) => part(file) !== 'cli' && part(file) !== 'testing'))).toEqual(LIBRARY);
   expect(needed(sources.filter((file) => part(file) === 'cli')).filter((name) => !LIBRARY.includes(name))).toEqual(COMMAND_LINE);
   const { dependencies } = JSON.parse(readFileSync(repository('package.json'), 'utf8')) as { dependencies: Record<string, string> };
   expect(Object.keys(dependencies).sort()).toEqual([...LIBRARY, ...COMMAND_LINE].sort());
   for (const version of Object.values(dependencies)) expect(version).toMatch(/^\d+\.\d+\.\d+$/);
 });
 
+test('the property kit needs fast-check, which is a peer and optional, and the library does not need the kit', () => {
+  const files = sources.filter((file) => part(file) === 'testing');
+  expect([...new Set(files.flatMap((file) => importsOf(file).packages))]).toEqual(['fast-check']);
+  const users = sources.filter((file) => part(file) !== 'testing' && importsOf(file).files.some((other) => part(other) === 'testing'));
+  expect(users).toEqual([]);
+  const { peerDependencies, peerDependenciesMeta, exports } = JSON.parse(readFileSync(repository('package.json'), 'utf8'));
+  expect(peerDependencies).toEqual({ 'fast-check': '^4.0.0' });
+  expect(peerDependenciesMeta).toEqual({ 'fast-check': { optional: true } });
+  expect(exports['./testing']).toEqual({ types: './dist/testing/index.d.ts', default: './dist/testing/index.js' });
+});
+
 test('the package holds what the code opens at run time, and stays small', () => {
   const listing = execFileSync('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { cwd: repository('.'), encoding: 'utf8' });
   const [{ files, size }] = JSON.parse(listing) as [{ files: { path: string }[]; size: number }];
   const paths = files.map(({ path }) => path);
-  for (const path of [...BUILDS, 'dist/runtime/worker.js', 'dist/index.js', 'dist/index.d.ts', 'dist/kernels.js', 'dist/cli/main.js'])
+  for (const path of [
+    ...BUILDS,
+    'dist/runtime/worker.js',
+    'dist/index.js',
+    'dist/index.d.ts',
+    'dist/kernels.js',
+    'dist/testing/index.js',
+    'dist/cli/main.js',
+  ])
     expect(paths).toContain(path);
   for (const file of ['config.json', 'model.safetensors', 'tokenizer.json', 'generation_config.json'])
     expect(paths).toContain(`src/embedded/${file}`);

@@ -3,7 +3,7 @@ import { attend, convolution, deltaRule, sum, turned, turnsBetween } from './for
 import { deltaInputs, EPS, gatedNorm, L2_EPS, l2Norm, O_NORM_EPS, rmsNorm, windowOf, withWeight } from './recomputed.ts';
 import type { Values } from './trace_file.ts';
 
-type Recomputation = (e: Evidence) => Promise<Float64Array | null>;
+export type Recomputation = (e: Evidence) => Promise<Float64Array | null>;
 
 /** An op as the release computes it, or null for one whose weights no trace shows. Of several ways the config chooses one. */
 export function recomputationsOf(op: string): readonly Recomputation[] {

@@ -88,6 +88,14 @@ const O_NORM: readonly Signature[] = [
 
 const L2_NORM: readonly Signature[] = [
   { cause: 'no_l2_norm', what: 'leaves the L2 norm out', predict: async (e) => sum(await e.inputs()) },
+  {
+    cause: 'rms_for_l2_norm',
+    what: 'divides by the root of the mean of the squares, not of their sum',
+    async predict(e) {
+      const [x] = (await e.inputs()) as [Values];
+      return normalized(sum([x]), widthOf(x), L2_EPS);
+    },
+  },
   { cause: 'l2_eps_on_mean', what: 'adds eps to the mean of the squares, not to their sum', predict: (e) => l2Norm(e, (D) => D * L2_EPS) },
   {
     cause: 'l2_eps_on_norm',

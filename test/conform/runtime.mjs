@@ -9,7 +9,7 @@ import { parseArgs } from 'node:util';
 import { loadModel, readChatTemplate, readConfig, renderChat, Sampler, Tokenizer, writeSafetensors } from '../../dist/index.js';
 import { writeTrace } from '../../dist/trace.js';
 import { readGolden } from '../../dist/verify_golden.js';
-import { callKernel } from '../../dist/verify_kernels.js';
+import { callKernel } from '../../dist/kernel_calls.js';
 import { referenceKernels } from '../../dist/reference/index.js';
 import { ReferenceBank } from '../../dist/runtime/reference_bank.js';
 import { MISTAKES } from './mistakes.mjs';
@@ -83,7 +83,7 @@ const LEVELS = {
   },
   async op({ op, params, inputs, output }) {
     const golden = await readGolden(inputs);
-    const outputs = Object.entries(callKernel(new ReferenceBank(1), op, golden, params));
+    const outputs = Object.entries(callKernel(new ReferenceBank(1), op, Object.fromEntries(golden.tensors), params));
     const tensors = outputs.map(([name, data]) => ({ name, dtype: 'F64', shape: shapeOf(name, golden.tensors), data }));
     write(output, tensors);
     return {};

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, test } from 'vitest';
 import { extent, mapped, tokens, type Values, values } from '../support/arbitraries.ts';
 import { assertClose, assertSame, ROUNDED_ONCE } from '../support/assert_close.ts';
 import { testGoldens } from '../support/kernel_golden.ts';
@@ -50,38 +50,13 @@ describe('wasm = reference', () => {
   });
 });
 
+// The laws that every implementation keeps are those of the property kit: test/property_kit.test.ts runs them on both tables.
 describe.each(implementations)('$name', (implementation) => {
-  test('rows sum to 1', () => {
-    fc.assert(
-      fc.property(inputs, (x) => {
-        const { data, rows, cols } = softmax(implementation, x);
-        for (let t = 0; t < rows; t++) {
-          const sum = Array.from(data.subarray(t * cols, (t + 1) * cols)).reduce((a, b) => a + b);
-          // Each element is rounded by at most u of itself, and they sum to 1.
-          expect(Math.abs(sum - 1)).toBeLessThanOrEqual(implementation.u * (1 + cols * 2 ** -20) + cols * 2 ** -53);
-        }
-      }),
-      { numRuns: 40 },
-    );
-  });
-
   test('a shift of a row changes nothing: integers shift exactly', () => {
     fc.assert(
       fc.property(integers, fc.integer({ min: -5000, max: 5000 }), (x, shift) => {
         const shifted = mapped(x, (value, i) => value + shift * (Math.floor(i / x.cols) + 1));
         assertSame(softmax(implementation, shifted).data, softmax(implementation, x).data);
-      }),
-      { numRuns: 30 },
-    );
-  });
-
-  test('a column moved is a probability moved', () => {
-    fc.assert(
-      fc.property(integers, (x) => {
-        const reversed = mapped(x, (_, i) => x.data[(Math.floor(i / x.cols) + 1) * x.cols - 1 - (i % x.cols)]!);
-        const y = softmax(implementation, x);
-        const moved = mapped(y, (_, i) => y.data[(Math.floor(i / y.cols) + 1) * y.cols - 1 - (i % y.cols)]!);
-        assertClose(softmax(implementation, reversed).data, moved.data, { relative: 2.01 * implementation.u + x.cols * 2 ** -52 });
       }),
       { numRuns: 30 },
     );

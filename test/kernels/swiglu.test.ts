@@ -1,9 +1,9 @@
 import fc from 'fast-check';
 import { describe, test } from 'vitest';
 import { extent, mapped, tokens, type Values, values } from '../support/arbitraries.ts';
-import { assertClose, assertSame, EXP_ERROR, ROUNDED_ONCE, TINY } from '../support/assert_close.ts';
+import { assertClose, assertSame, ROUNDED_ONCE } from '../support/assert_close.ts';
 import { testGoldens } from '../support/kernel_golden.ts';
-import { type Implementation, implementations, reference, wasm } from '../support/workbench.ts';
+import { type Implementation, reference, wasm } from '../support/workbench.ts';
 
 function swiglu({ bench }: Implementation, gate: Values, up: Values): Values {
   const b = bench();
@@ -68,51 +68,4 @@ describe('wasm = reference', () => {
   });
 });
 
-describe.each(implementations)('$name', (implementation) => {
-  test('a gate of 0 gives 0', () => {
-    fc.assert(
-      fc.property(cases, ({ gate, up }) => {
-        const closed = mapped(gate, () => 0);
-        assertSame(swiglu(implementation, closed, up).data, mapped(up, (value) => 0 * value).data);
-      }),
-      { numRuns: 20 },
-    );
-  });
-
-  // silu(x) - silu(-x) = x: the sigmoids of x and -x sum to 1.
-  test('silu(x) - silu(-x) = x', () => {
-    const gates = fc.tuple(tokens, extent).chain(([T, D]) => values(T, D, ['normal', 'integers', 'spread', 'tiny']));
-    fc.assert(
-      fc.property(gates, (gate) => {
-        const up = mapped(gate, () => 1);
-        const plus = swiglu(implementation, gate, up).data;
-        const minus = swiglu(
-          implementation,
-          mapped(gate, (value) => -value),
-          up,
-        ).data;
-        assertClose(
-          Float64Array.from(plus, (value, i) => value - minus[i]!),
-          gate.data,
-          { relative: 2 * implementation.u + EXP_ERROR, absolute: 2 * TINY },
-        );
-      }),
-      { numRuns: 30 },
-    );
-  });
-
-  test('is linear in up: a factor of 2 is exact', () => {
-    fc.assert(
-      fc.property(cases, ({ gate, up }) => {
-        const y = swiglu(implementation, gate, up);
-        const twice = swiglu(
-          implementation,
-          gate,
-          mapped(up, (value) => 2 * value),
-        );
-        assertClose(twice.data, mapped(y, (value) => 2 * value).data, { relative: 0, absolute: 2 ** -148 });
-      }),
-      { numRuns: 20 },
-    );
-  });
-});
+// The laws that every implementation keeps are those of the property kit: test/property_kit.test.ts runs them on both tables.

@@ -1,0 +1,106 @@
+/** Unit roundoff of f32: the largest relative error of one rounding. */
+export const U32 = 2 ** -24;
+/** Unit roundoff of f64. */
+export const U64 = 2 ** -53;
+/** The largest error of one rounding to f32 where its numbers are no longer normal. */
+export const TINY = 2 ** -150;
+/** Relative error of the kernels' exp, as assembly/math.ts states it. */
+export const EXP_ERROR = 1e-11;
+/** One rounding of a value that was computed in f64 from a few exp: what the kernels promise that round once. */
+export const ROUNDED_ONCE = U32 * (1 + 1e-3);
+
+type Numbers = ArrayLike<number>;
+
+/** How far from the wanted value each element may be: relative * |of[i]| + absolute. */
+export interface Bound {
+  readonly relative: number;
+  /** What the relative error is taken of, by element: the sum of the terms' magnitudes, where they may cancel. Default: the wanted value. */
+  readonly of?: Numbers;
+  /** Default: one rounding below the normal numbers of f32. */
+  readonly absolute?: number;
+}
+
+/**
+ * Every element is within its bound; NaN and infinite values match in place. Where the wanted value (in f64) rounds to an infinite f32, that
+ * infinity is right.
+ * @throws {Error} that shows the element furthest beyond its bound.
+ */
+export function assertClose(got: Numbers, want: Numbers, bound: Bound): void {
+  const { share, worst } = shareOfBound(got, want, bound);
+  if (share <= 1) return;
+  throw new Error(`element ${worst} of ${want.length}: got ${got[worst]}, want ${want[worst]}: ${share.toPrecision(4)} times the bound`);
+}
+
+/** The largest error as a part of its element's bound, and that element; 0 where all is equal. @throws {Error} for another length. */
+export function shareOfBound(
+  got: Numbers,
+  want: Numbers,
+  { relative, of = want, absolute = TINY }: Bound,
+): { share: number; worst: number } {
+  sameLength(got, want);
+  let worst = 0;
+  let share = 0;
+  for (let i = 0; i < want.length && share < Infinity; i++) {
+    const a = got[i]!;
+    const b = want[i]!;
+    if (Object.is(a, b) || a === b || (a === Math.fround(b) && !Number.isFinite(a))) continue;
+    const error = Math.abs(a - b) / (relative * Math.abs(of[i]!) + absolute);
+    if (error <= share) continue;
+    worst = i;
+    share = Number.isNaN(error) ? Infinity : error;
+  }
+  return { share, worst };
+}
+
+/** The same values bit for bit: -0 is not 0; a NaN is any NaN, since wasm leaves its payload open. @throws {Error} */
+export function assertSame(got: Numbers, want: Numbers): void {
+  sameLength(got, want);
+  for (let i = 0; i < want.length; i++) {
+    if (!Object.is(got[i], want[i])) throw new Error(`element ${i} of ${want.length}: got ${show(got[i]!)}, want ${show(want[i]!)}`);
+  }
+}
+
+/**
+ * The error against the truth is at most `most` times PyTorch's. Where PyTorch was lucky its error counts as half an ulp of the largest
+ * true value: no f32 result can promise less.
+ * @throws {Error} with the ratio.
+ */
+export function assertErrorRatio(ours: Numbers, pytorch: Numbers, truth: Numbers, most = 2): void {
+  const ratio = largestError(ours, truth) / Math.max(largestError(pytorch, truth), halfUlp(largest(truth)));
+  if (!(ratio <= most)) throw new Error(`error ratio ${ratio.toPrecision(4)}, at most ${most}`);
+}
+
+/** The largest |got - want| is at most this part of the largest |want|. @throws {Error} with the part that it is. */
+export function assertRelative(got: Numbers, want: Numbers, most: number): void {
+  const error = largestError(got, want);
+  if (!(error <= most * largest(want))) throw new Error(`relative error ${(error / largest(want)).toPrecision(4)}, at most ${most}`);
+}
+
+/** Half the distance from x to the next f32. */
+export function halfUlp(x: number): number {
+  return x === 0 ? TINY : Math.max(TINY, 2 ** (Math.floor(Math.log2(Math.abs(x))) - 24));
+}
+
+function largestError(got: Numbers, want: Numbers): number {
+  sameLength(got, want);
+  let most = 0;
+  for (let i = 0; i < want.length; i++) {
+    const error = Math.abs(got[i]! - want[i]!);
+    if (!(error <= most)) most = Number.isNaN(error) ? Infinity : error;
+  }
+  return most;
+}
+
+function largest(values: Numbers): number {
+  let most = 0;
+  for (let i = 0; i < values.length; i++) most = Math.max(most, Math.abs(values[i]!));
+  return most;
+}
+
+function sameLength(got: Numbers, want: Numbers): void {
+  if (got.length !== want.length) throw new Error(`${got.length} elements, want ${want.length}`);
+}
+
+function show(x: number): string {
+  return Object.is(x, -0) ? '-0' : String(x);
+}

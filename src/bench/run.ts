@@ -67,7 +67,7 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
   const context = Math.max(...PROMPTS, ...contexts) + DECODED;
   const begin = performance.now();
   onStep('loading');
-  const loaded = await options.load({ weights, kv, mode, threads, context, prefill_chunk: PREFILL_CHUNK, instrument: profile.watch });
+  const loaded = await options.load({ weights, kv, mode, threads, context, prefill_chunk: PREFILL_CHUNK, instrument: profile.add });
   const load_seconds = (performance.now() - begin) / 1000;
   const { model, plan, build } = loaded;
   // The limits need half a gigabyte of their own, which would count as the model's.
@@ -118,13 +118,10 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
 
     onStep('profile');
     model.reset();
-    profile.take(1);
-    const prefillShares = profile.take(elapsed_ms(() => feed(model, prompt(model, 512))));
-    const decodeShares = profile.take(
-      elapsed_ms(() => {
-        for (const id of prompt(model, DECODED)) model.forward([id]);
-      }),
-    );
+    const prefillShares = profile.of(() => feed(model, prompt(model, 512)));
+    const decodeShares = profile.of(() => {
+      for (const id of prompt(model, DECODED)) model.forward([id]);
+    });
 
     const long: Record<string, Decode> = {};
     for (const position of contexts) {

@@ -9,7 +9,7 @@ const LINEAR = { F32: 'linear_f32', BF16: 'linear_bf16', Q8: 'linear_q8', Q4: 'l
 const PRODUCTS = 1 << 16;
 const ELEMENTS = 1 << 13;
 /** Parts of a kernel for each thread: few enough to be cheap, many enough that a slow core holds nobody up. */
-const PARTS = 4;
+const PARTS = 8;
 
 /**
  * The kernels of `assembly/` over one memory.

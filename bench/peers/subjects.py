@@ -12,7 +12,7 @@ HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
 PRODUCT = {"M": 256, "K": 3840, "N": 3840}
 THREADS = 2
-REPEATS = 3  # in one process, of which the median counts
+REPEATS = 2  # in one process, of which the mean counts
 
 
 @dataclass(frozen=True)

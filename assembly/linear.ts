@@ -145,13 +145,13 @@ function linear(format: i32, y: usize, x: usize, w: usize, bias: usize, T: i32, 
   const rows = scratch() + ROWS_AT;
   const in_place = format == F32 || (format == BF16 && T < 4);
   const T4 = T & ~3;
-  for (let slab = 0; slab < K; slab += SLAB) {
-    const count = min(SLAB, K - slab);
-    const first = slab == 0;
-    const xs = x + (<usize>slab << 2);
-    for (let group = begin; group < end; group += GROUP) {
-      const group_end = min(group + GROUP, end);
-      const whole = min(group_end, N / PANEL); // panels [group, whole) have 16 outputs
+  for (let group = begin; group < end; group += GROUP) {
+    const group_end = min(group + GROUP, end);
+    const whole = min(group_end, N / PANEL); // panels [group, whole) have 16 outputs
+    for (let slab = 0; slab < K; slab += SLAB) {
+      const count = min(SLAB, K - slab);
+      const first = slab == 0;
+      const xs = x + (<usize>slab << 2);
       let wg = scratch(), panel_bytes = slab_bytes(F32, count);
       if (in_place) {
         wg = w + panel_slab(format, group, slab, K, N);

@@ -84,17 +84,43 @@ function quantise(format: i32, w: usize, rows: usize, dtype: i32, panel: i32, wi
     memory.fill(block, 0, block_bytes);
     for (let n = 0; n < width; n++) {
       const count = min(QUANT, K - b * QUANT);
-      memory.fill(x, 0, QUANT_BYTES);
-      for (let k = 0; k < count; k++) {
-        const v = value(rows, dtype, <usize>n * K + b * QUANT + k);
-        bad += i32(!isFinite(v));
-        store<f32>(x + (<usize>k << 2), v);
-      }
+      bad += take(x, rows, dtype, <usize>n * K + b * QUANT, count);
       if (format == Q8) quantise_q8(block, x, n);
       else quantise_q4(block, x, n, count);
     }
   }
   return bad;
+}
+
+/** `count` <= 32 elements from the i-th on as f32 at x, and zeros behind them. Returns how many are NaN or infinite. */
+@inline
+function take(x: usize, source: usize, dtype: i32, i: usize, count: i32): i32 {
+  if (dtype == BF16 && count == QUANT) {
+    const exponent = i16x8.splat(0x7f80);
+    let odd = i16x8.splat(0);
+    for (let k: usize = 0; k < <usize>QUANT; k += 8) {
+      const v = v128.load(source + (i + k << 1));
+      odd = v128.or(odd, i16x8.eq(v128.and(v, exponent), exponent));
+      v128.store(x + (k << 2), i32x4.shl(i32x4.extend_low_i16x8_u(v), 16));
+      v128.store(x + (k << 2), i32x4.shl(i32x4.extend_high_i16x8_u(v), 16), 16);
+    }
+    if (!v128.any_true(odd)) return 0;
+  }
+  let bad = 0;
+  memory.fill(x, 0, QUANT_BYTES);
+  for (let k = 0; k < count; k++) {
+    const v = value(source, dtype, i + k);
+    bad += i32(!isFinite(v));
+    store<f32>(x + (<usize>k << 2), v);
+  }
+  return bad;
+}
+
+/** Eight numbers that fit i8 as four pairs of bytes, one in the lower half of each lane. */
+@inline
+function pairs(a: v128, b: v128): v128 {
+  const v = i16x8.narrow_i32x4_s(a, b);
+  return v128.or(v128.and(v, i32x4.splat(255)), v128.and(i32x4.shr_u(v, 8), i32x4.splat(0xff00)));
 }
 
 /** The bf16 next above a positive f32, as its upper half; of NaN and infinity the same. */
@@ -124,11 +150,16 @@ function quantise_q8(block: usize, x: usize, n: i32): void {
   const half = bf16_above(amax / 127);
   store<u16>(block + Q8_SCALES + (<usize>n << 1), half);
   if (!(amax > 0)) return; // zeros, or NaN, which d then holds
-  const d = bf16(half);
-  for (let k = 0; k < QUANT; k += 2) {
-    const at = x + (<usize>k << 2);
-    const even = <i32>nearest(load<f32>(at) / d), odd = <i32>nearest(load<f32>(at, 4) / d);
-    store<u16>(block + (<usize>k << 4) + (<usize>n << 1), (even & 255) | odd << 8);
+  const d = f32x4.splat(bf16(half));
+  let at = block + (<usize>n << 1);
+  for (const end = x + QUANT_BYTES; x < end; x += 32) {
+    const a = i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.div(v128.load(x), d)));
+    const q = pairs(a, i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.div(v128.load(x, 16), d))));
+    store<u16>(at, i32x4.extract_lane(q, 0));
+    store<u16>(at, i32x4.extract_lane(q, 1), 32);
+    store<u16>(at, i32x4.extract_lane(q, 2), 64);
+    store<u16>(at, i32x4.extract_lane(q, 3), 96);
+    at += 128;
   }
 }
 
@@ -180,12 +211,17 @@ function quantise_q4(block: usize, x: usize, n: i32, count: i32): void {
   store<u16>(block + Q4_SCALES + (<usize>n << 1), scale);
   store<u16>(block + Q4_MINS + (<usize>n << 1), offset);
   d = bf16(scale);
-  m = bf16(offset);
+  if (!(d > 0)) return;
+  const step = f32x4.splat(d), first = f32x4.splat(bf16(offset));
   const shift = n < 8 ? 0 : 4;
-  for (let k = 0; k < QUANT; k += 2) {
-    const at = block + (<usize>k << 3) + (<usize>(n & 7) << 1);
-    const from = x + (<usize>k << 2);
-    store<u16>(at, load<u16>(at) | (level(load<f32>(from), d, m) | level(load<f32>(from, 4), d, m) << 8) << shift);
+  let at = block + (<usize>(n & 7) << 1);
+  for (const end = x + QUANT_BYTES; x < end; x += 32) {
+    const q = i32x4.shl(pairs(levels(v128.load(x), step, first), levels(v128.load(x, 16), step, first)), shift);
+    store<u16>(at, load<u16>(at) | i32x4.extract_lane(q, 0));
+    store<u16>(at, load<u16>(at, 16) | i32x4.extract_lane(q, 1), 16);
+    store<u16>(at, load<u16>(at, 32) | i32x4.extract_lane(q, 2), 32);
+    store<u16>(at, load<u16>(at, 48) | i32x4.extract_lane(q, 3), 48);
+    at += 64;
   }
 }
 
@@ -194,9 +230,11 @@ function lanes(v: v128): f32 {
   return f32x4.extract_lane(v, 0) + f32x4.extract_lane(v, 1) + (f32x4.extract_lane(v, 2) + f32x4.extract_lane(v, 3));
 }
 
+/** The levels nearest to four weights. */
 @inline
-function level(x: f32, d: f32, m: f32): i32 {
-  return d > 0 ? <i32>min<f32>(15, max<f32>(0, nearest((x - m) / d))) : 0;
+function levels(x: v128, d: v128, m: v128): v128 {
+  const q = f32x4.nearest(f32x4.div(f32x4.sub(x, m), d));
+  return i32x4.trunc_sat_f32x4_s(f32x4.max(f32x4.splat(0), f32x4.min(f32x4.splat(15), q)));
 }
 
 /** Rows [begin, end) counted from row `first` of a table [V, D] in f32, or in bf16 from bf16. */

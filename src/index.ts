@@ -34,13 +34,22 @@ export {
   type TextTokenizer,
 } from './generate.ts';
 export { type GenerationConfig, parseGenerationConfig, readGenerationConfig } from './generation_config.ts';
-export { type LoadedModel, type LoadOptions, loadModel, loadModelFrom, type ModelPlan, planModel, readConfig } from './load.ts';
-export type { Mode } from './runtime/bank.ts';
+export {
+  type KVOption,
+  type LoadedModel,
+  type LoadOptions,
+  loadModel,
+  loadModelFrom,
+  type ModelPlan,
+  planModel,
+  readConfig,
+  type WeightsOption,
+} from './load.ts';
 export { OlmoHybridForCausalLM, type Snapshot } from './model/olmo_hybrid.ts';
 export { embeddedModel } from './package_files.ts';
 export { type QuantizedFolder, type QuantizeOptions, quantizeCheckpoint } from './quantize.ts';
 export { Random } from './random.ts';
-export type { Tap } from './runtime/bank.ts';
+export type { Mode, Tap } from './runtime/bank.ts';
 export type { FloatArray, Tensor } from './runtime/tensor.ts';
 export { type Candidate, Sampler, type SamplingOptions } from './sampler.ts';
 export type { StreamingDecoder } from './streaming_decoder.ts';

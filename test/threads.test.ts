@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 import { afterEach, describe, expect, test } from 'vitest';
@@ -10,10 +10,7 @@ import { ThreadPool } from '../src/runtime/thread_pool.ts';
 import { physicalCores } from '../src/runtime/cores.ts';
 import { kernelModule } from '../src/runtime/wasm_module.ts';
 import { assertSame } from './support/assert_close.ts';
-import { digestsOf } from './engines/digest.ts';
 import { goldenIds, goldenModel, logitsOf, repository } from './support/models.ts';
-
-const { models } = JSON.parse(readFileSync(repository('test/engines/digests.json'), 'utf8')) as { models: Record<string, string> };
 
 /** Loads, uses and disposes. */
 async function withModel<T>(
@@ -29,17 +26,10 @@ async function withModel<T>(
   }
 }
 
+// Strict mode on the golden models is in bits.test.ts.
 describe('threads change no bit', () => {
-  test.each(Object.entries(models))('%s', async (name, digest) => {
+  test.each(readdirSync(repository('golden/models')))('%s, fast', async (name) => {
     const ids = await goldenIds(name);
-    for (const threads of [2, 3]) {
-      const { model, dispose } = await loadModel(goldenModel(name), { threads, prefill_chunk: ids.length });
-      const { all } = await digestsOf(ids, async () => {
-        model.reset();
-        return { config: model.config, forwardAll: (tokens, out) => model.forwardAll(tokens, out) };
-      }).finally(dispose);
-      expect(all, `strict, ${threads} threads`).toBe(digest);
-    }
     const fast = (threads: number) => withModel(goldenModel(name), { threads, mode: 'fast' }, (model) => logitsOf(model, ids, 16));
     const alone = await fast(1);
     for (const threads of [2, 3]) assertSame(await fast(threads), alone);

@@ -16,7 +16,7 @@ export interface BenchResult {
   readonly threads: number;
   readonly rounds: number;
   readonly limits: Limits;
-  /** By tokens of the prompt. Products with weights alone are counted, those of lm_head for one token. */
+  /** By tokens of the prompt; 2048 are left out where they would take more than two minutes. Products with weights alone are counted, those of lm_head for one token. */
   readonly prefill: Readonly<Record<string, { tokens_per_second: number; gflops: number }>>;
   /** After a prompt of 512 tokens. */
   readonly decode: Decode;
@@ -57,8 +57,10 @@ export interface BenchOptions {
 const PROMPTS = [512, 2048] as const;
 const PREFILL_CHUNK = 256;
 const DECODED = 64;
-/** A figure is measured again while it has taken less than this, so that large models end. */
+/** A figure is measured again while it has taken less than this, and a longer prompt not at all if it would take twice this: large models end. */
 const PATIENCE_MS = 60_000;
+/** Tokens of the prompt that the profile is of, where 512 take long. */
+const SHORT_PROMPT = 64;
 
 /** Measures a model, and this machine's limits in between. */
 export async function runBench(options: BenchOptions): Promise<BenchResult> {
@@ -90,6 +92,7 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
     let first_ms = 0;
     let after512: Snapshot | undefined;
     for (const T of PROMPTS) {
+      if ((first_ms * T) / 512 > 2 * PATIENCE_MS) continue;
       const tokens = prompt(model, T);
       const time_ms = measured(`prefill of ${T} tokens`, () => {
         model.reset();
@@ -118,7 +121,7 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
 
     onStep('profile');
     model.reset();
-    const prefillShares = profile.of(() => feed(model, prompt(model, 512)));
+    const prefillShares = profile.of(() => feed(model, prompt(model, first_ms > PATIENCE_MS / 4 ? SHORT_PROMPT : 512)));
     const decodeShares = profile.of(() => {
       for (const id of prompt(model, DECODED)) model.forward([id]);
     });

@@ -20,8 +20,13 @@ export const SHAPES: readonly string[] = [...Object.keys(SIZES).flatMap((name) =
 
 /** The config of a shape of SHAPES. `7b` is that of allenai/Olmo-Hybrid-7B, `olmo3-7b` that of allenai/Olmo-3-1025-7B. */
 export function shapeConfig(shape: string): OlmoHybridConfig {
+  return parseConfig(shapeConfigJson(shape), shape);
+}
+
+/** The same as the text of a config.json. */
+export function shapeConfigJson(shape: string): string {
   const config = shape === 'olmo3-7b' ? OLMO3_7B : hybrid(SIZES[shape.replace('-transformer', '')]!, shape.endsWith('-transformer'));
-  return parseConfig(JSON.stringify(config), shape);
+  return JSON.stringify(config, null, 2);
 }
 
 function hybrid(sizes: Sizes, transformer: boolean): object {

@@ -19,6 +19,8 @@ import {
 import { type Build, KERNELS, type KernelExports, kernelModule, type KernelName } from './wasm_module.ts';
 import type { WorkerNews, WorkerStart } from './worker.ts';
 
+// A page may not sleep on its own thread; there the caller looks until the workers are done.
+const MAY_SLEEP = typeof document === 'undefined';
 /** Times that the caller looks whether the workers are done before it sleeps. */
 const LOOKS = 1 << 16;
 /** A worker that gives no sign of life for so long is taken for dead: no part of a kernel takes a tenth of it. */
@@ -235,8 +237,8 @@ export class ThreadPool {
     for (let missed = 0; missed < MISSED_SIGNS; ) {
       const done = Atomics.load(words, DONE);
       if (done === parts || Atomics.load(words, STATE) === FAILED) break;
-      if (Atomics.wait(words, DONE, done, SIGN_OF_LIFE_MS) === 'timed-out') missed++;
-      else missed = 0;
+      if (wait(words, done)) missed = 0;
+      else missed++;
       if (missed === MISSED_SIGNS) throw this.broken('a worker that does not answer');
     }
     Atomics.store(words, WAITING, 0);
@@ -247,6 +249,15 @@ export class ThreadPool {
     const problem = { where: 'threads', expected: `${this.threads} at work`, found, fix: 'Load the model again.' };
     return new RuntimeLimitError(problem, { cause });
   }
+}
+
+/** Waits for DONE to change from `done`, for a time. @returns whether it has */
+function wait(words: Int32Array, done: number): boolean {
+  if (MAY_SLEEP) return Atomics.wait(words, DONE, done, SIGN_OF_LIFE_MS) !== 'timed-out';
+  for (const until = performance.now() + SIGN_OF_LIFE_MS; performance.now() < until; ) {
+    for (let i = 0; i < LOOKS; i++) if (Atomics.load(words, DONE) !== done || Atomics.load(words, STATE) === FAILED) return true;
+  }
+  return false;
 }
 
 async function newThread(heard: (news: WorkerNews) => void, ended: (why: string) => void): Promise<Thread> {

@@ -47,6 +47,8 @@ function weightFiles(): WeightFiles {
 async function serve(): Promise<Server> {
   const server = createServer(async (request, response) => {
     // The parser has taken every `..` out of the path.
+    // A page of its own has memory that threads may share.
+    response.setHeader('cross-origin-opener-policy', 'same-origin').setHeader('cross-origin-embedder-policy', 'require-corp');
     const { pathname } = new URL(request.url ?? '/', 'http://127.0.0.1');
     if (pathname === '/') return response.setHeader('content-type', 'text/html').end('<!doctype html><title>digests</title>');
     const body = SERVED.test(pathname) ? await readFile(new URL(`.${pathname}`, ROOT)).catch(() => null) : null;

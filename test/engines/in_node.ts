@@ -12,6 +12,6 @@ for (const name of readdirSync(models).sort()) {
   const { tensors } = await readSafetensors(golden);
   const ids = Array.from(await readTensor(tensors.get('input_ids')!), Number);
   await golden.close();
-  bits[name] = await digestsOf(ids, async (prefill_chunk) => (await loadModel(dir, { mode: 'strict', prefill_chunk })).model);
+  bits[name] = await digestsOf(ids, (options) => loadModel(dir, { mode: 'strict', ...options }));
 }
 process.stdout.write(JSON.stringify(bits));

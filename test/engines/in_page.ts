@@ -15,10 +15,7 @@ export async function bitsInPage(models: WeightFiles): Promise<Bits> {
     const ids = Array.from(await readTensor((await open('expected.safetensors')).get('input_ids')!), Number);
     const config = parseConfig(new TextDecoder().decode(await download(`${name}/config.json`)), 'config.json');
     const tensors = new Map((await Promise.all(files.map(open))).flatMap((shard) => [...shard]));
-    bits[name] = await digestsOf(
-      ids,
-      async (prefill_chunk) => (await loadModelFrom(config, tensors, { mode: 'strict', prefill_chunk })).model,
-    );
+    bits[name] = await digestsOf(ids, (options) => loadModelFrom(config, tensors, { mode: 'strict', ...options }));
   }
   return bits;
 }

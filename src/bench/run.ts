@@ -20,7 +20,7 @@ export interface BenchResult {
   readonly prefill: Readonly<Record<string, { tokens_per_second: number; gflops: number }>>;
   /** After a prompt of 512 tokens. */
   readonly decode: Decode;
-  /** By positions in the caches, whose content is made up. */
+  /** By the positions in the caches that decoding ends with; all but 512 are made up. */
   readonly contexts: Readonly<Record<string, Decode>>;
   /** A prompt of 512 tokens and the first token after it. */
   readonly time_to_first_token_seconds: number;
@@ -66,7 +66,7 @@ const SHORT_PROMPT = 64;
 export async function runBench(options: BenchOptions): Promise<BenchResult> {
   const { shape, mode, threads, contexts, weights, kv, rounds, onStep } = options;
   const profile = new Profile();
-  const context = Math.max(...PROMPTS, ...contexts) + DECODED;
+  const context = Math.max(...PROMPTS.map((T) => T + DECODED), ...contexts);
   const begin = performance.now();
   onStep('loading');
   const loaded = await options.load({ weights, kv, mode, threads, context, prefill_chunk: PREFILL_CHUNK, instrument: profile.add });
@@ -128,9 +128,9 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
 
     const long: Record<string, Decode> = {};
     for (const position of contexts) {
-      long[position] = decodeAt(position, () => {
+      long[position] = decodeAt(position - DECODED, () => {
         at512();
-        model.stretch(position);
+        model.stretch(position - DECODED);
       });
     }
     return {

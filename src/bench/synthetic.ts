@@ -4,8 +4,8 @@ import type { OlmoHybridConfig } from '../config.ts';
 import { placement } from '../model/placement.ts';
 import { Random } from '../random.ts';
 
-const TABLE = 1 << 19; // values
-// Coprime to TABLE, so that neighbouring rows never begin alike.
+// Values; a prime, so that rows of no width begin alike.
+const TABLE = 2 ** 19 - 1;
 const STRIDE = 7919;
 
 /**

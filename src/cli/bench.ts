@@ -32,7 +32,7 @@ export function addBench(program: Command): void {
     .option('--kv <format>', 'keys and values in f32, f16 or q8', oneOf('--kv', ['f32', 'f16', 'q8']), 'f32' as const)
     .option('--mode <name>', 'strict or fast', oneOf('--mode', ['strict', 'fast']), 'fast' as const)
     .option('--threads <n>', 'default: the cores of this machine', integer('--threads', 1))
-    .option('--context <n,n,…>', 'measure decoding with so many positions in the caches as well', positions, [])
+    .option('--context <n,n,…>', 'measure decoding up to so many positions as well, each at least 576', positions, [])
     .option('--rounds <n>', 'most measurements of each figure', integer('--rounds', 1), 5)
     .option('--profile', 'print the share of every kernel')
     .option('--json', 'print one object')
@@ -59,7 +59,7 @@ async function synthetic(shape: string, options: LoadOptions) {
 }
 
 function positions(text: string): number[] {
-  return text.split(',').map((part) => integer('--context', 1)(part));
+  return text.split(',').map((part) => integer('--context', 576)(part));
 }
 
 function page(result: BenchResult, profile: boolean): string {

@@ -275,5 +275,9 @@ async function newThread(heard: (news: WorkerNews) => void, ended: (why: string)
   });
   worker.on('error', (error) => ended(String(error)));
   worker.on('exit', () => ended('a worker that has ended'));
-  return worker;
+  const terminate = () => {
+    worker.ref(); // a process that waits for its end must not end before: Node 24 would
+    return worker.terminate();
+  };
+  return { postMessage: (start) => worker.postMessage(start), terminate };
 }

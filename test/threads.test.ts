@@ -166,12 +166,16 @@ describe('a program', () => {
     const { grown } = await program(`
       const { model, dispose } = await loadModel(embeddedModel, { threads: 2, mode: 'fast', weights: 'q8' });
       const tokens = [7];
+      const used = () => { gc(); return process.memoryUsage().heapUsed; };
       for (let i = 0; i < 200; i++) model.forward(tokens);
-      gc();
-      const before = process.memoryUsage().heapUsed;
-      for (let i = 0; i < 1000; i++) model.forward(tokens);
-      gc();
-      console.log(JSON.stringify({ grown: process.memoryUsage().heapUsed - before }));
+      // The engine's own notes of the code grow now and then; what a token leaves behind grows every time.
+      let grown = Infinity;
+      for (let round = 0; round < 3; round++) {
+        const before = used();
+        for (let i = 0; i < 1000; i++) model.forward(tokens);
+        grown = Math.min(grown, used() - before);
+      }
+      console.log(JSON.stringify({ grown }));
       await dispose();`);
     expect(grown).toBeLessThan(64 * 1024);
   });

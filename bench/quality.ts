@@ -1,3 +1,4 @@
+import { allLogits } from '../dist/verify.js';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { embeddedModel, loadModel, openFile, readSafetensors, readTensor, type OlmoHybridForCausalLM } from '../dist/index.js';
 import { packageFile } from '../dist/package_files.js';
@@ -26,12 +27,7 @@ interface Loss {
 /** log p of every token after each token of a window, [T, V]. */
 function logProbabilities(model: OlmoHybridForCausalLM, ids: readonly number[]): Float64Array {
   const V = model.config.vocab_size;
-  const logits = new Float64Array(ids.length * V);
-  model.reset();
-  for (let begin = 0; begin < ids.length; begin += model.prefill_chunk) {
-    const chunk = ids.slice(begin, begin + model.prefill_chunk);
-    model.forwardAll(chunk, logits.subarray(begin * V, (begin + chunk.length) * V));
-  }
+  const logits = allLogits(model, ids);
   for (let t = 0; t < ids.length; t++) {
     const row = logits.subarray(t * V, (t + 1) * V);
     const largest = row.reduce((most, value) => Math.max(most, value));

@@ -160,7 +160,7 @@ function loadOptions({ model: _, ...options }: VerifyOptions): LoadOptions {
 }
 
 /** Logits [T, V] of a text, from an empty state. */
-function allLogits(model: OlmoHybridForCausalLM, ids: readonly number[]): Float64Array {
+export function allLogits(model: OlmoHybridForCausalLM, ids: readonly number[]): Float64Array {
   const V = model.config.vocab_size;
   const logits = new Float64Array(ids.length * V);
   model.reset();

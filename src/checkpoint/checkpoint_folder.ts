@@ -114,7 +114,7 @@ async function readIndex(source: ByteSource, problems: ProblemList): Promise<Rea
 
 /** A shard lies beside its index. */
 function isShardName(shard: string): boolean {
-  return isPlainName(shard) && shard.endsWith('.safetensors');
+  return isPlainName(shard) && /.\.safetensors$/.test(shard);
 }
 
 function outside(index: string, shard: string): Problem {

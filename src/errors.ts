@@ -64,3 +64,10 @@ export class RuntimeLimitError extends OlmoHybridError {
     super('RUNTIME_LIMIT', problems, options);
   }
 }
+
+/** A model's repository cannot be had from the Hub or from the cache: a name, a request, a digest, a disk. */
+export class HubError extends OlmoHybridError {
+  constructor(problems: Problem | readonly Problem[], options?: ErrorOptions) {
+    super('HUB', problems, options);
+  }
+}

@@ -9,6 +9,7 @@ export {
 } from './chat_template.ts';
 export { type ByteSource, bytesSource, openFile } from './checkpoint/byte_source.ts';
 export { type CheckpointFolder, openCheckpointFolder } from './checkpoint/checkpoint_folder.ts';
+export { folderFiles, type ModelFiles } from './checkpoint/model_files.ts';
 export type { Dtype, TensorArray } from './checkpoint/dtype.ts';
 export { readSafetensors, readTensor, type SafetensorsFile, type TensorEntry } from './checkpoint/safetensors.ts';
 export { type TensorData, writeSafetensors } from './checkpoint/safetensors_writer.ts';
@@ -18,6 +19,7 @@ export {
   CheckpointError,
   ConfigError,
   describe,
+  HubError,
   OlmoHybridError,
   type Problem,
   RuntimeLimitError,
@@ -34,6 +36,10 @@ export {
   type TextTokenizer,
 } from './generate.ts';
 export { type GenerationConfig, parseGenerationConfig, readGenerationConfig } from './generation_config.ts';
+export { type HubEnvironment, hubEnvironment } from './hub/environment.ts';
+export { type LocateOptions, locateModel } from './hub/locate.ts';
+export { type ModelId, parseModelId } from './hub/model_id.ts';
+export { type Pulled, type PullOptions, pull } from './hub/pull.ts';
 export {
   type KVOption,
   type LoadedModel,

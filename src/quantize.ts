@@ -3,6 +3,7 @@ import { writeFolderAtomically } from './atomic_file.ts';
 import { Checkpoint } from './checkpoint/checkpoint.ts';
 import { openCheckpointFolder } from './checkpoint/checkpoint_folder.ts';
 import { tensorBytes } from './checkpoint/dtype.ts';
+import { isSmall } from './checkpoint/model_files.ts';
 import { packedShape, quantisedMetadata } from './checkpoint/quantised.ts';
 import type { TensorEntry } from './checkpoint/safetensors.ts';
 import { layoutSafetensors, type TensorLayout } from './checkpoint/safetensors_writer.ts';
@@ -20,10 +21,6 @@ import { WasmBank } from './runtime/wasm_bank.ts';
 const SHARD_BYTES = 4e9;
 /** Source bytes that are in memory at a time, or one panel if that is more. */
 const CHUNK_BYTES = 1 << 24;
-/** What else of a model's folder is copied. */
-const COPIED =
-  /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json$|^merges\.txt$|^chat_template\.(jinja|json)$|^LICENSE/;
-
 export interface QuantizeOptions {
   readonly weights: 'q8' | 'q4';
   /** Threads that share the work. They change no bit. Default 1. */
@@ -175,7 +172,7 @@ async function copyTensor(file: FileHandle, { source, offset, byteLength }: Tens
 
 async function copyOthers(from: string, to: string): Promise<void> {
   const { copyFile, readdir } = await import('node:fs/promises');
-  for (const name of await readdir(from)) if (COPIED.test(name)) await copyFile(`${from}/${name}`, `${to}/${name}`);
+  for (const name of await readdir(from)) if (isSmall(name)) await copyFile(`${from}/${name}`, `${to}/${name}`);
 }
 
 /** The kernels of `pack` over a memory for some panels of one matrix: panels follow each other in the layout, so that they are made in parts. */

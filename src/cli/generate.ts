@@ -3,10 +3,10 @@ import { ArgumentError, type Problem } from '../errors.ts';
 import { type CausalLM, type GenerateOptions, type Generation, generate, generateText } from '../generate.ts';
 import { type GenerationConfig, readGenerationConfig } from '../generation_config.ts';
 import { type ModelPlan, readConfig } from '../load.ts';
-import { embeddedModel } from '../package_files.ts';
 import { seedProblems } from '../random.ts';
 import { type SamplingOptions, samplingProblems } from '../sampler.ts';
 import { stopStringProblems } from '../stop_strings.ts';
+import { modelFolder } from './model_folder.ts';
 import { load, missingTokenizer, readTokenizer } from './loading.ts';
 import { parameterCount } from './model_facts.ts';
 import { addEngineOptions, addModelOption, type EngineFlags, integer, number, wideInteger } from './options.ts';
@@ -60,9 +60,10 @@ export function addGenerate(program: Command): void {
 }
 
 async function run(text: string | undefined, flags: Flags): Promise<void> {
-  const dir = flags.model ?? embeddedModel;
   const seed = flags.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]!;
   checkFlags(text, flags, seed);
+  const signal = interruption();
+  const dir = await modelFolder(flags.model, { weights: flags.weights, signal });
   const config = await readConfig(dir);
   const { eos_token_id, ...defaults } = await readGenerationConfig(dir, config.eos_token_id);
   const tokenizer = await readTokenizer(dir, config);
@@ -72,13 +73,12 @@ async function run(text: string | undefined, flags: Flags): Promise<void> {
   const context = flags.context ?? Math.min(prompt.ids.length + flags.maxTokens, max_position_embeddings);
   checkLength(prompt, context, max_position_embeddings);
 
-  const signal = interruption();
   const { model, plan, dispose } = await load(dir, context, flags, signal);
   const sampling = samplingOptions(flags, defaults);
   const options = { ...sampling, max_tokens: flags.maxTokens, stop: flags.stop, eos_token_id, seed, signal };
   const pieces = tokenizer ? generateText(model, tokenizer, prompt.ids, options) : generateIds(model, prompt.ids, options);
   const output = flags.json ? null : textOutput(process.stdout);
-  if (output) note(headline(plan, dir));
+  if (output) note(headline(plan, flags.model ?? null));
   if (output?.forPerson) note('');
   output?.push(prompt.shown);
 
@@ -152,8 +152,8 @@ function samplingOptions(flags: Flags, { do_sample = false, ...config }: Omit<Ge
   };
 }
 
-function headline(plan: ModelPlan, dir: string): string {
-  const name = dir === embeddedModel ? 'OLMo Hybrid, embedded demo model' : dir;
+function headline(plan: ModelPlan, model: string | null): string {
+  const name = model ?? 'OLMo Hybrid, embedded demo model';
   const attention = plan.config.layer_types.filter((type) => type !== 'linear_attention').length;
   const linear = plan.config.layer_types.length - attention;
   return `${name} · ${scaled(parameterCount(plan))} parameters · ${linear} Gated DeltaNet + ${attention} attention layers`;

@@ -3,12 +3,14 @@ import { Command } from 'commander';
 import picocolors from 'picocolors';
 import { ArgumentError } from '../errors.ts';
 import { addBench } from './bench.ts';
+import { addCache } from './cache.ts';
 import { addConform } from './conform.ts';
 import { addDiff } from './diff.ts';
 import { addGenerate } from './generate.ts';
 import { addInspect } from './inspect.ts';
 import { addLogits } from './logits.ts';
 import { report } from './mistake.ts';
+import { addPull } from './pull.ts';
 import { addQuantize } from './quantize.ts';
 import { addDetokenize, addTokenize } from './tokenize.ts';
 import { addTrace } from './trace.ts';
@@ -50,6 +52,8 @@ for (const add of [
   addTokenize,
   addDetokenize,
   addInspect,
+  addPull,
+  addCache,
   addQuantize,
   addVerify,
   addTrace,

@@ -116,30 +116,60 @@ export class WordWrap implements TextOutput {
 
 // Below this nobody wonders what takes so long.
 const PATIENCE_MS = 500;
+/** Time between lines where there is no terminal. */
+const LINE_MS = 10_000;
+/** Time over which the rate is taken: what was found on disk goes faster than what comes over the network. */
+const RATE_MS = 5000;
 
-/** A line on a terminal's stderr that says how far something is; nothing for what is quick, and nothing elsewhere. */
+/** Says on stderr how far something is: on a terminal a line that changes, elsewhere a line now and then; nothing for what is quick. */
 export class ProgressLine {
   readonly #doing: string;
-  readonly #start = performance.now();
+  #samples: { readonly ms: number; readonly done: number }[] = [];
+  #lineMs = performance.now() + PATIENCE_MS;
   #shown = false;
 
   constructor(doing = 'loading') {
     this.#doing = doing;
+    if (!process.stderr.isTTY) this.#lineMs += LINE_MS;
   }
 
-  readonly update = (done: number, total: number): void => {
-    const elapsed_ms = performance.now() - this.#start;
-    if (!process.stderr.isTTY || elapsed_ms < PATIENCE_MS) return;
-    this.#shown = true;
-    const percent = Math.round((100 * done) / total);
-    const text = `${this.#doing} ${scaled(done, 'B')} of ${scaled(total, 'B')}, ${percent}%, ${scaled(done / (elapsed_ms / 1000), 'B')}/s`;
-    process.stderr.write(`\r\x1b[2K${onStderr.dim(text.slice(0, process.stderr.columns - 1))}`);
+  /** @param what in place of what the constructor was given */
+  readonly update = (done: number, total: number, what = this.#doing): void => {
+    const ms = performance.now();
+    this.#samples.push({ ms, done });
+    while (this.#samples.length > 2 && this.#samples[1]!.ms < ms - RATE_MS) this.#samples.shift();
+    if (ms < this.#lineMs) return;
+    const [first] = this.#samples;
+    const rate = (1000 * (done - first!.done)) / (ms - first!.ms);
+    const left = rate > 0 && done < total ? `, ${scaled(rate, 'B')}/s, ${timeLeft((total - done) / rate)} left` : '';
+    const percent = Math.floor((100 * done) / total);
+    this.#show(`${what} ${scaled(done, 'B')} of ${scaled(total, 'B')}, ${percent}%${left}`, ms);
   };
 
   end(): void {
     if (this.#shown) process.stderr.write('\r\x1b[2K');
     this.#shown = false;
   }
+
+  #show(text: string, ms: number): void {
+    if (process.stderr.isTTY) {
+      this.#shown = true;
+      // Redrawn ten times a second at most.
+      this.#lineMs = ms + 100;
+      process.stderr.write(`\r\x1b[2K${onStderr.dim(text.slice(0, process.stderr.columns - 1))}`);
+    } else {
+      this.#lineMs = ms + LINE_MS;
+      note(text);
+    }
+  }
+}
+
+/** 75 as `1:15`, 5025 as `1:23:45`. */
+function timeLeft(seconds: number): string {
+  const whole = Math.ceil(seconds);
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  const padded = (n: number) => String(n).padStart(2, '0');
+  return hours > 0 ? `${hours}:${padded(minutes)}:${padded(whole % 60)}` : `${minutes}:${padded(whole % 60)}`;
 }
 
 /** 1234567 B as `1.23 MB`, and without a unit as `1.23 M`. */

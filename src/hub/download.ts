@@ -1,0 +1,75 @@
+import type { FileHandle } from 'node:fs/promises';
+import { HubError } from '../errors.ts';
+import { INCOMPLETE } from './cache.ts';
+import type { RemoteFile } from './remote_file.ts';
+import type { HubFile } from './repository.ts';
+
+const HASHED_AT_ONCE = 1 << 22; // bytes
+
+/** The digest by which the Hub knows a file: sha256, or git's sha1 of a blob. */
+export async function digestOf({ oid, bytes }: Pick<HubFile, 'oid' | 'bytes'>) {
+  const { createHash } = await import('node:crypto');
+  return oid.length === 64 ? createHash('sha256') : createHash('sha1').update(`blob ${bytes}\0`);
+}
+
+/**
+ * Fetches a file to `path`, which is there in full and with the right digest or not at all. What has come so far lies in a file beside it that is
+ * always a beginning of the whole, so whatever ends this, the next call goes on from there.
+ * @param onBytes is called with the bytes that have come, those of an earlier call included; with less than 0 when they were of no use
+ * @throws {HubError} when the file cannot be had, or twice in a row is not what the repository lists; then nothing is kept
+ */
+export async function download(remote: RemoteFile, path: string, signal: AbortSignal, onBytes: (count: number) => void): Promise<void> {
+  const { constants, open, rename } = await import('node:fs/promises');
+  const incomplete = `${path}${INCOMPLETE}`;
+  const file = await open(incomplete, constants.O_RDWR | constants.O_CREAT, 0o644);
+  try {
+    let digest = await fetchRest(remote, file, signal, onBytes);
+    if (digest !== remote.file.oid) {
+      await file.truncate(0);
+      onBytes(-remote.file.bytes);
+      digest = await fetchRest(remote, file, signal, onBytes);
+    }
+    if (digest !== remote.file.oid) {
+      await file.truncate(0);
+      const fix = 'Try again later; something between here and the Hub changes the file.';
+      throw new HubError({ where: remote.where, expected: `a file of digest ${remote.file.oid}`, found: digest, fix });
+    }
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
+  await rename(incomplete, path);
+}
+
+/** Takes up what is there and fetches the rest; returns the digest of the whole. */
+async function fetchRest(remote: RemoteFile, file: FileHandle, signal: AbortSignal, onBytes: (count: number) => void): Promise<string> {
+  const hash = await digestOf(remote.file);
+  let at = (await file.stat()).size;
+  if (at > remote.file.bytes) {
+    await file.truncate(0);
+    at = 0;
+  }
+  const buffer = new Uint8Array(Math.min(HASHED_AT_ONCE, at));
+  for (let done = 0; done < at; ) {
+    signal.throwIfAborted();
+    const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, at - done), done);
+    if (bytesRead === 0) {
+      at = done; // cut by someone else
+      break;
+    }
+    hash.update(buffer.subarray(0, bytesRead));
+    done += bytesRead;
+    onBytes(bytesRead);
+  }
+  for await (const piece of remote.pieces(at)) {
+    signal.throwIfAborted();
+    hash.update(piece);
+    for (let done = 0; done < piece.length; ) {
+      const { bytesWritten } = await file.write(piece, done, piece.length - done, at + done);
+      done += bytesWritten;
+    }
+    at += piece.length;
+    onBytes(piece.length);
+  }
+  return hash.digest('hex');
+}

@@ -219,17 +219,20 @@ export const bodies: readonly Row[] = [
   },
   {
     fault: 'silence in the middle',
+    idle_timeout_ms: 200,
     must: 'given up after the idle time, resumed',
     script: () => script({ ...file, times: 1, fault: cut(HALF, 'silence') }),
     check: resumed,
   },
   {
     fault: 'silence in place of an answer',
+    idle_timeout_ms: 200,
     must: 'given up after the idle time, repeated',
     script: () => script({ ...file, times: 1, fault: noAnswer('silence') }),
   },
   {
     fault: 'silence for ever',
+    idle_timeout_ms: 200,
     must: 'bounded',
     script: () => script({ ...file, fault: cut(0, 'silence') }),
     refused: new RegExp(SHARD),

@@ -56,7 +56,7 @@ async function readRepository(client: HubClient): Promise<Repository> {
     if (entries > MOST_FILES) throw nonsense(client, `at most ${MOST_FILES} files`, 'more');
     if (type !== 'file') continue;
     const file = { name: path, bytes: lfs?.size ?? size, oid: lfs?.oid ?? oid };
-    if (!isFile(file)) throw nonsense(client, 'files with a name, a size and a digest', JSON.stringify(file));
+    if (!isFile(file)) throw nonsense(client, 'files with a name, a size and a digest', kindOf(file));
     files.set(path, file);
   }
   return { id: client.id, commit: sha, files };

@@ -1,5 +1,6 @@
 import { afterAll, describe, test } from 'vitest';
 import { answers, repositories } from './support/fault_rows_answers.ts';
+import { cache } from './support/fault_rows_cache.ts';
 import { bodies, redirects, statuses } from './support/fault_rows_network.ts';
 import { type Row, runRow } from './support/fault_table.ts';
 
@@ -11,6 +12,7 @@ const TABLES: readonly (readonly [string, readonly Row[]])[] = [
   ['bodies', bodies],
   ['answers', answers],
   ['repositories', repositories],
+  ['the cache', cache],
 ];
 const LONGEST_MS = 5000;
 

@@ -144,14 +144,14 @@ export const answers: readonly Row[] = [
   {
     fault: 'a next page on another host',
     must: 'refused, nobody there is asked',
-    script: (hub) => script({ kind: 'tree', fault: header('link', `<${hub.cdn}/page>; rel="next"`) }),
+    script: ({ hub }) => script({ kind: 'tree', fault: header('link', `<${hub.cdn}/page>; rel="next"`) }),
     refused: /org\/name.*localhost/,
     check: ({ requests }) => expect(requests.filter(({ host }) => host === 'cdn')).toEqual([]),
   },
   {
     fault: 'a next page that is this one',
     must: 'bounded',
-    script: (hub) =>
+    script: ({ hub }) =>
       script({ kind: 'tree', fault: header('link', `<${hub.endpoint}/api/models/org/name/tree/main?recursive=true>; rel="next"`) }),
     refused: /org\/name/,
     check: ({ requests }) => expect(requests.length).toBeLessThan(2000),
@@ -159,7 +159,7 @@ export const answers: readonly Row[] = [
   {
     fault: 'next pages without end, each empty',
     must: 'bounded',
-    script: (hub) =>
+    script: ({ hub }) =>
       script({
         kind: 'tree',
         fault: (answer) =>

@@ -142,27 +142,27 @@ export const redirects: readonly Row[] = [
   {
     fault: 'the API redirects to another host',
     must: 'the token does not follow',
-    script: (hub) => script({ kind: 'revision', fault: redirectTo(`${hub.cdn}/api/models/org/name/revision/main`) }),
+    script: ({ hub }) => script({ kind: 'revision', fault: redirectTo(`${hub.cdn}/api/models/org/name/revision/main`) }),
     refused: /org\/name/,
     check: ({ hub, requests }) => expect(strangerSaw(hub, requests).length).toBeLessThanOrEqual(5),
   },
   {
     fault: 'a redirect to the same host by another name',
     must: 'the token does not follow',
-    script: (hub) => script({ kind: 'resolve', path: SHARD, times: 1, fault: redirectTo(hub.cdn.replace('localhost', '127.0.0.1')) }),
+    script: ({ hub }) => script({ kind: 'resolve', path: SHARD, times: 1, fault: redirectTo(hub.cdn.replace('localhost', '127.0.0.1')) }),
     refused: /model-00003/,
   },
   {
     fault: 'a redirect loop',
     must: 'bounded',
-    script: (hub) => script({ kind: 'resolve', path: SHARD, fault: redirectTo(`${hub.endpoint}/org/name/resolve/main/${SHARD}`) }),
+    script: ({ hub }) => script({ kind: 'resolve', path: SHARD, fault: redirectTo(`${hub.endpoint}/org/name/resolve/main/${SHARD}`) }),
     refused: /redirects/,
     check: ({ requests }) => expect(requests.filter(({ path }) => path === SHARD).length).toBeLessThanOrEqual(20),
   },
   {
     fault: 'redirects between two hosts',
     must: 'bounded',
-    script: (hub) =>
+    script: ({ hub }) =>
       script(
         { kind: 'resolve', path: SHARD, fault: redirectTo(`${hub.cdn}/back`) },
         { when: ({ url }) => url === '/back', fault: redirectTo(`${hub.endpoint}/org/name/resolve/main/${SHARD}`) },

@@ -37,7 +37,7 @@ export interface Row {
   readonly fault: string;
   readonly must: string;
   /** The faulty answers. */
-  readonly script?: (hub: ScriptedHub) => Script;
+  readonly script?: (place: Place) => Script;
   readonly hub?: Partial<HubOptions>;
   readonly id?: string;
   readonly token?: string | null;
@@ -110,7 +110,7 @@ async function tried(row: Row, place: Place, repositories: readonly HubRepositor
   const { hub, environment, cache } = place;
   const { id = 'org/name', refused } = row;
   hub.requests.length = 0;
-  hub.script = row.script?.(hub);
+  hub.script = row.script?.(place);
   const begin = performance.now();
   const pauses_ms: number[] = [];
   const [pulled, error] = await pull(requireModelId(id), { environment, onRetry: (_, ms) => void pauses_ms.push(ms) }).then(
@@ -149,7 +149,7 @@ function tokenLeaks({ requests }: ScriptedHub): string[] {
 
 function strangers(outside: string): string[] {
   return readdirSync(outside)
-    .filter((name) => name !== 'cache')
+    .filter((name) => name !== 'cache' && name !== 'real')
     .map((name) => `${name} was written outside of the cache`);
 }
 

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, realpathSync, statSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { etagOf, type HubFile, type HubRepository } from './hub_repository.ts';
 
@@ -23,7 +23,7 @@ const UNDER_WAY = '.olmo-hybrid.incomplete';
  * and all that is seen in snapshots and refs is complete.
  */
 export function cacheFaults(cache: string, repositories: readonly HubRepository[]): string[] {
-  const names = existsSync(cache) ? readdirSync(cache) : [];
+  const names = existsSync(cache) && statSync(cache).isDirectory() ? readdirSync(cache) : [];
   const ours = repositories.map(({ id }) => relative(cache, repositoryFolder(cache, id)));
   const strangers = names
     .filter((name) => ![...ours, '.locks', 'CACHEDIR.TAG'].includes(name))

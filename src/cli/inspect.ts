@@ -1,11 +1,13 @@
 import type { Command } from 'commander';
 import { openCheckpointFolder } from '../checkpoint/checkpoint_folder.ts';
+import type { ModelFiles } from '../checkpoint/model_files.ts';
 import { quantisationOf } from '../checkpoint/quantised.ts';
 import { type LoadOptions, type ModelPlan, planModel } from '../load.ts';
 import { embeddedModel } from '../package_files.ts';
 import { physicalCores } from '../runtime/cores.ts';
 import { hasRelaxedSimd } from '../runtime/wasm_module.ts';
 import { formatCounts, layerPattern, parameterCount, positionEmbedding } from './model_facts.ts';
+import { modelFilesOf } from './model_folder.ts';
 import { addModelOption, addPlanOptions, integer } from './options.ts';
 import { onStdout, scaled } from './terminal.ts';
 
@@ -19,22 +21,26 @@ export function addInspect(program: Command): void {
   addModelOption(command)
     .option('--context <n>', 'tokens to plan memory for (default: all that the model knows, at most 4096)', integer('--context', 1))
     .option('--json', 'print one object');
-  addPlanOptions(command, 'fast').action(async ({ model = embeddedModel, threads, json, ...flags }: Flags) => {
-    const facts = await factsOf(model, await planModel(model, { ...flags, threads: threads ?? (await physicalCores()) }));
+  addPlanOptions(command, 'fast').action(async ({ model, threads, json, ...flags }: Flags) => {
+    const files = await modelFilesOf(model, flags.weights);
+    const facts = await factsOf(model ?? embeddedModel, files, { ...flags, threads: threads ?? (await physicalCores()) });
     process.stdout.write(json ? `${JSON.stringify(facts, null, 2)}\n` : page(facts));
   });
 }
 
 type Facts = Awaited<ReturnType<typeof factsOf>>;
 
-async function factsOf(model: string, plan: ModelPlan) {
+async function factsOf(model: string, files: string | ModelFiles, options: LoadOptions) {
+  const plan = await planModel(files, options);
+  const stored = await storedFacts(files);
   const { config, placement, context, prefill_chunk, stored_bytes, kv, mode, build, threads, too_large } = plan;
   return {
     model,
     layer_pattern: layerPattern(config.layer_types),
     position_embedding: positionEmbedding(config),
     parameters: parameterCount(plan),
-    ...(await storedFacts(model)),
+    on_the_hub: typeof files !== 'string',
+    ...stored,
     stored_bytes,
     weights: formatCounts(plan),
     mode,
@@ -52,14 +58,25 @@ async function factsOf(model: string, plan: ModelPlan) {
       }),
     },
     too_large,
+    plans: options.weights === undefined && stored.quantised === null ? await plansOf(files, plan, options) : [],
     unknown_keys: config.unknown_keys,
     config,
   };
 }
 
+/** What the model would take in each format that it can be loaded in. */
+async function plansOf(files: string | ModelFiles, stored: ModelPlan, options: LoadOptions) {
+  const plans = [{ weights: 'as stored', total_bytes: stored.placement.total_bytes, fits: stored.too_large === null }];
+  for (const weights of ['q8', 'q4'] as const) {
+    const { placement, too_large } = await planModel(files, { ...options, weights });
+    plans.push({ weights, total_bytes: placement.total_bytes, fits: too_large === null });
+  }
+  return plans;
+}
+
 /** How many tensors are stored in each dtype, and how they were quantised if `quantize` made them. */
-async function storedFacts(dir: string) {
-  const folder = await openCheckpointFolder(dir);
+async function storedFacts(files: string | ModelFiles) {
+  const folder = await openCheckpointFolder(files);
   const dtypes: Record<string, number> = {};
   for (const { dtype } of folder.tensors.values()) dtypes[dtype] = (dtypes[dtype] ?? 0) + 1;
   await folder.close();
@@ -68,6 +85,7 @@ async function storedFacts(dir: string) {
 
 function page({ model, config, memory, ...facts }: Facts): string {
   const rows: [string, string][] = [
+    ...(facts.on_the_hub ? [['from', 'the Hub, by its headers alone; nothing was downloaded'] satisfies [string, string]] : []),
     ['architecture', config.model_type],
     ['layers', `${config.num_hidden_layers}: ${facts.layer_pattern}`],
     ['position', facts.position_embedding],
@@ -93,13 +111,17 @@ function page({ model, config, memory, ...facts }: Facts): string {
       return [`  bank ${i}`, `${held}: ${scaled(persistent_bytes, 'B')} of weights and caches, ${scaled(scratch_bytes, 'B')} of scratch`];
     }),
   ];
+  for (const { weights, total_bytes, fits } of facts.plans) {
+    rows.push([`  ${weights}`, `${scaled(total_bytes, 'B')}, ${fits ? 'fits' : 'does not fit'} here`]);
+  }
   if (facts.too_large) rows.push(['too large', `this machine has ${facts.too_large.found}. ${facts.too_large.fix}`]);
   if (facts.unknown_keys.length > 0) rows.push(['notice', `config.json has unknown keys, passed over: ${facts.unknown_keys.join(', ')}`]);
   return `${onStdout.bold(model)}\n${rows.map(([name, value]) => `${onStdout.dim(name.padEnd(14))}${value}\n`).join('')}`;
 }
 
-function quantisedRow({ weights, source_weights_sha256 }: NonNullable<Facts['quantised']>): string {
-  return `${weights} by olmo-hybrid quantize, from weights of sha256 ${source_weights_sha256}`;
+function quantisedRow({ weights, source_weights_sha256, source_repository, source_commit }: NonNullable<Facts['quantised']>): string {
+  const source = source_repository === null ? `weights of sha256 ${source_weights_sha256}` : `${source_repository} at ${source_commit}`;
+  return `${weights} by olmo-hybrid, from ${source}`;
 }
 
 /** `2 matrices Q8, 7 matrices Q4`. */

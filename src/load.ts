@@ -140,6 +140,11 @@ export async function planModel(from: string | ModelFiles, options: LoadOptions 
   return await withFolder(from, async (config, tensors) => (await prepare(where, config, tensors, options)).plan);
 }
 
+/** The same from what has been read already: a config of `parseConfig` and tensors of `readSafetensors`. */
+export async function planModelFrom(config: OlmoHybridConfig, tensors: Tensors, options: LoadOptions = {}): Promise<ModelPlan> {
+  return (await prepare('checkpoint', config, tensors, options)).plan;
+}
+
 /**
  * Loads a model from a folder with config.json and model.safetensors, or its shards and index (Node only).
  * Everything is checked before memory is taken.

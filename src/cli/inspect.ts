@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
-import { openCheckpointFolder } from '../checkpoint/checkpoint_folder.ts';
+import { type CheckpointFolder, openCheckpointFolder } from '../checkpoint/checkpoint_folder.ts';
 import type { ModelFiles } from '../checkpoint/model_files.ts';
-import { quantisationOf } from '../checkpoint/quantised.ts';
-import { type LoadOptions, type ModelPlan, planModel } from '../load.ts';
+import { checkQuantisedFiles, quantisationOf } from '../checkpoint/quantised.ts';
+import type { OlmoHybridConfig } from '../config.ts';
+import { type LoadOptions, type ModelPlan, planModelFrom, readConfig } from '../load.ts';
 import { embeddedModel } from '../package_files.ts';
 import { physicalCores } from '../runtime/cores.ts';
 import { hasRelaxedSimd } from '../runtime/wasm_module.ts';
@@ -31,16 +32,28 @@ export function addInspect(program: Command): void {
 type Facts = Awaited<ReturnType<typeof factsOf>>;
 
 async function factsOf(model: string, files: string | ModelFiles, options: LoadOptions) {
-  const plan = await planModel(files, options);
-  const stored = await storedFacts(files);
-  const { config, placement, context, prefill_chunk, stored_bytes, kv, mode, build, threads, too_large } = plan;
+  const config = await readConfig(files);
+  const folder = await openCheckpointFolder(files);
+  try {
+    checkQuantisedFiles(folder.files);
+    return await factsOfFolder(model, config, folder, options, typeof files !== 'string');
+  } finally {
+    await folder.close();
+  }
+}
+
+async function factsOfFolder(model: string, config: OlmoHybridConfig, folder: CheckpointFolder, options: LoadOptions, on_the_hub: boolean) {
+  const plan = await planModelFrom(config, folder.tensors, options);
+  const quantised = quantisationOf(folder.files);
+  const { placement, context, prefill_chunk, stored_bytes, kv, mode, build, threads, too_large } = plan;
   return {
     model,
     layer_pattern: layerPattern(config.layer_types),
     position_embedding: positionEmbedding(config),
     parameters: parameterCount(plan),
-    on_the_hub: typeof files !== 'string',
-    ...stored,
+    on_the_hub,
+    dtypes: dtypeCounts(folder),
+    quantised,
     stored_bytes,
     weights: formatCounts(plan),
     mode,
@@ -58,29 +71,27 @@ async function factsOf(model: string, files: string | ModelFiles, options: LoadO
       }),
     },
     too_large,
-    plans: options.weights === undefined && stored.quantised === null ? await plansOf(files, plan, options) : [],
+    plans: options.weights === undefined && quantised === null ? await plansOf(folder, plan, options) : [],
     unknown_keys: config.unknown_keys,
     config,
   };
 }
 
 /** What the model would take in each format that it can be loaded in. */
-async function plansOf(files: string | ModelFiles, stored: ModelPlan, options: LoadOptions) {
+async function plansOf({ tensors }: CheckpointFolder, stored: ModelPlan, options: LoadOptions) {
   const plans = [{ weights: 'as stored', total_bytes: stored.placement.total_bytes, fits: stored.too_large === null }];
   for (const weights of ['q8', 'q4'] as const) {
-    const { placement, too_large } = await planModel(files, { ...options, weights });
+    const { placement, too_large } = await planModelFrom(stored.config, tensors, { ...options, weights });
     plans.push({ weights, total_bytes: placement.total_bytes, fits: too_large === null });
   }
   return plans;
 }
 
-/** How many tensors are stored in each dtype, and how they were quantised if `quantize` made them. */
-async function storedFacts(files: string | ModelFiles) {
-  const folder = await openCheckpointFolder(files);
+/** How many tensors are stored in each dtype. */
+function dtypeCounts({ tensors }: CheckpointFolder): Record<string, number> {
   const dtypes: Record<string, number> = {};
-  for (const { dtype } of folder.tensors.values()) dtypes[dtype] = (dtypes[dtype] ?? 0) + 1;
-  await folder.close();
-  return { dtypes, quantised: quantisationOf(folder.files) };
+  for (const { dtype } of tensors.values()) dtypes[dtype] = (dtypes[dtype] ?? 0) + 1;
+  return dtypes;
 }
 
 function page({ model, config, memory, ...facts }: Facts): string {

@@ -111,7 +111,7 @@ export class HubClient {
     }
     const page = `${this.environment.endpoint}/${this.id.repository}`;
     const code = headers.get('x-error-code');
-    if (status === 401 || (status === 403 && code !== 'GatedRepo')) {
+    if ((status === 401 || status === 403) && code !== 'GatedRepo') {
       const expected = this.environment.token === null ? 'a public model' : 'a model that the token of HF_TOKEN may read';
       return new HubError({
         where,

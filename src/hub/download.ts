@@ -19,7 +19,7 @@ export async function digestOf({ oid, bytes }: Pick<HubFile, 'oid' | 'bytes'>) {
  * @throws {HubError} when the file cannot be had, or twice in a row is not what the repository lists; then nothing is kept
  */
 export async function download(remote: RemoteFile, path: string, signal: AbortSignal, onBytes: (count: number) => void): Promise<void> {
-  const { constants, open, rename } = await import('node:fs/promises');
+  const { constants, open, rename, rm } = await import('node:fs/promises');
   const incomplete = `${path}${INCOMPLETE}`;
   const file = await open(incomplete, constants.O_RDWR | constants.O_CREAT | constants.O_APPEND, 0o644);
   try {
@@ -30,7 +30,7 @@ export async function download(remote: RemoteFile, path: string, signal: AbortSi
       digest = await fetchRest(remote, file, signal, onBytes);
     }
     if (digest !== remote.file.oid) {
-      await file.truncate(0);
+      await rm(incomplete);
       const fix = 'Try again later; something between here and the Hub changes the file.';
       throw new HubError({ where: remote.where, expected: `a file of digest ${remote.file.oid}`, found: digest, fix });
     }

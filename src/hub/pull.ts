@@ -65,6 +65,10 @@ class Pull {
     const { mkdir } = await import('node:fs/promises');
     const { commit, files, id } = this.#repository;
     const { need = 'weights' } = this.#options;
+    if (!files.has('config.json')) {
+      const fix = 'Take the repository of a model.';
+      throw new HubError({ where: this.#client.where(), expected: 'config.json in the repository', found: 'no such file', fix });
+    }
     await mkdir(this.#cached.blobs, { recursive: true });
     const small = [...files.values()].filter(({ name }) => isSmall(name) || (name === INDEX && !files.has(SINGLE)));
     await this.#fetch(small);

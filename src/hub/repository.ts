@@ -20,17 +20,34 @@ export interface Repository {
 }
 
 const MOST_FILES = 10_000;
+/** Of a listing; the Hub puts 1000 entries on one. */
+const MOST_PAGES = 100;
 
 /**
  * Asks the Hub which commit a revision is, and which files it has.
  * @throws {HubError} when there is no such model or revision, it may not be read, or the answer makes no sense
  */
 export async function openRepository(client: HubClient): Promise<Repository> {
+  try {
+    return await readRepository(client);
+  } catch (error) {
+    // @huggingface/hub takes any JSON for the one that it expects.
+    throw error instanceof TypeError ? nonsense(client, 'a model and its files', 'other JSON', error) : error;
+  }
+}
+
+async function readRepository(client: HubClient): Promise<Repository> {
   const { listFiles, modelInfo } = await import('@huggingface/hub');
   const { repository: name, revision } = client.id;
-  const common = { hubUrl: client.environment.endpoint, fetch: client.fetch };
+  let pages = 0;
+  const fetch: typeof client.fetch = async (...request) => {
+    pages += 1;
+    if (pages > MOST_PAGES) throw nonsense(client, `a listing of at most ${MOST_PAGES} pages`, 'more');
+    return await client.fetch(...request);
+  };
+  const common = { hubUrl: client.environment.endpoint, fetch };
   const { sha } = await modelInfo({ ...common, name, revision, additionalFields: ['sha'] });
-  if (typeof sha !== 'string' || !isCommit(sha)) throw nonsense(client, `the commit of ${revision}`, sha);
+  if (typeof sha !== 'string' || !isCommit(sha)) throw nonsense(client, `the commit of ${revision}`, kindOf(sha));
 
   const files = new Map<string, HubFile>();
   let entries = 0;
@@ -39,7 +56,7 @@ export async function openRepository(client: HubClient): Promise<Repository> {
     if (entries > MOST_FILES) throw nonsense(client, `at most ${MOST_FILES} files`, 'more');
     if (type !== 'file') continue;
     const file = { name: path, bytes: lfs?.size ?? size, oid: lfs?.oid ?? oid };
-    if (!isFile(file)) throw nonsense(client, 'files with a name, a size and a digest', file);
+    if (!isFile(file)) throw nonsense(client, 'files with a name, a size and a digest', kindOf(file));
     files.set(path, file);
   }
   return { id: client.id, commit: sha, files };
@@ -52,7 +69,7 @@ function isFile(file: { readonly [key in keyof HubFile]: unknown }): file is Hub
   );
 }
 
-function nonsense(client: HubClient, expected: string, found: unknown): HubError {
+function nonsense(client: HubClient, expected: string, found: string, cause?: Error): HubError {
   const fix = 'Check HF_ENDPOINT, and who answers there.';
-  return new HubError({ where: client.where(), expected, found: kindOf(found), fix });
+  return new HubError({ where: client.where(), expected, found, fix }, { cause });
 }

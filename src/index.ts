@@ -39,6 +39,7 @@ export { type GenerationConfig, parseGenerationConfig, readGenerationConfig } fr
 export { type HubEnvironment, hubEnvironment } from './hub/environment.ts';
 export { type LocateOptions, locateModel } from './hub/locate.ts';
 export { type ModelId, parseModelId } from './hub/model_id.ts';
+export { type PulledQuantised, type PullQuantisedOptions, pullQuantised } from './hub/pull_quantised.ts';
 export { type Pulled, type PullOptions, pull } from './hub/pull.ts';
 export {
   type KVOption,
@@ -48,6 +49,7 @@ export {
   loadModelFrom,
   type ModelPlan,
   planModel,
+  planModelFrom,
   readConfig,
   type WeightsOption,
 } from './load.ts';

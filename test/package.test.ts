@@ -13,7 +13,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   bf16: ['reference', 'runtime', 'model'],
   checkpoint: ['config', 'runtime', 'model'], // the parameters that a model declares
   config: ['text_file'],
-  hub: ['checkpoint', 'text_file', 'quantize'],
+  hub: ['checkpoint', 'text_file', 'load', 'quantised_shards'],
 };
 /** Packages that the library may need at run time; its client of the Hub may need two more, and the command line two others. */
 const LIBRARY = ['@huggingface/jinja', '@huggingface/tokenizers'];

@@ -1,9 +1,10 @@
+import type { ModelFiles } from '../checkpoint/model_files.ts';
 import { hubEnvironment } from '../hub/environment.ts';
-import { locateModel } from '../hub/locate.ts';
+import { locateModel, modelFiles } from '../hub/locate.ts';
 import type { Need } from '../hub/needed_files.ts';
 import type { PullOptions } from '../hub/pull.ts';
 import { embeddedModel } from '../package_files.ts';
-import { note, ProgressLine } from './terminal.ts';
+import { interruption, note, ProgressLine } from './terminal.ts';
 
 /**
  * The folder of the model that an option names: a path, `org/name` or `org/name@revision`, which is downloaded where it is not in the cache.
@@ -21,6 +22,15 @@ export async function modelFolder(
   if (model === undefined) return embeddedModel;
   return await withDownloadLine(async (telling) => {
     return await locateModel(model, { environment: await hubEnvironment(), need, weights, signal, ...telling });
+  });
+}
+
+/** The same for a look at headers: where the model is on the Hub alone, its files there. */
+export async function modelFilesOf(model: string | undefined, weights: string | undefined): Promise<string | ModelFiles> {
+  if (model === undefined) return embeddedModel;
+  const signal = interruption();
+  return await withDownloadLine(async (telling) => {
+    return await modelFiles(model, { environment: await hubEnvironment(), weights, signal, ...telling });
   });
 }
 

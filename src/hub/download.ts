@@ -21,7 +21,7 @@ export async function digestOf({ oid, bytes }: Pick<HubFile, 'oid' | 'bytes'>) {
 export async function download(remote: RemoteFile, path: string, signal: AbortSignal, onBytes: (count: number) => void): Promise<void> {
   const { constants, open, rename, rm } = await import('node:fs/promises');
   const incomplete = `${path}${INCOMPLETE}`;
-  const file = await open(incomplete, constants.O_RDWR | constants.O_CREAT, 0o644);
+  const file = await open(incomplete, constants.O_RDWR | constants.O_CREAT | constants.O_APPEND, 0o644);
   try {
     let digest = await fetchRest(remote, file, signal, onBytes);
     if (digest !== remote.file.oid) {
@@ -53,10 +53,7 @@ async function fetchRest(remote: RemoteFile, file: FileHandle, signal: AbortSign
   for (let done = 0; done < at; ) {
     signal.throwIfAborted();
     const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, at - done), done);
-    if (bytesRead === 0) {
-      at = done; // cut by someone else
-      break;
-    }
+    if (bytesRead === 0) throw shrunk(remote);
     hash.update(buffer.subarray(0, bytesRead));
     done += bytesRead;
     onBytes(bytesRead);
@@ -64,12 +61,13 @@ async function fetchRest(remote: RemoteFile, file: FileHandle, signal: AbortSign
   for await (const piece of remote.pieces(at)) {
     signal.throwIfAborted();
     hash.update(piece);
-    for (let done = 0; done < piece.length; ) {
-      const { bytesWritten } = await file.write(piece, done, piece.length - done, at + done);
-      done += bytesWritten;
-    }
-    at += piece.length;
+    await file.appendFile(piece);
     onBytes(piece.length);
   }
   return hash.digest('hex');
+}
+
+function shrunk({ where }: RemoteFile): HubError {
+  const fix = 'Something else writes into the cache; run this again.';
+  return new HubError({ where, expected: 'what had been fetched before', found: 'less of it', fix });
 }

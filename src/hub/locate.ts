@@ -1,7 +1,11 @@
+import type { ModelFiles } from '../checkpoint/model_files.ts';
 import { cachedRepository, readRef } from './cache.ts';
+import { HubClient } from './client.ts';
 import { type ModelId, parseModelId } from './model_id.ts';
 import { hasNeeded } from './needed_files.ts';
 import { type PullOptions, pull } from './pull.ts';
+import { remoteFiles } from './remote_model.ts';
+import { openRepository } from './repository.ts';
 
 export interface LocateOptions extends PullOptions {
   /** Weights quantised so are taken before the original ones. */
@@ -19,6 +23,19 @@ export async function locateModel(model: string, options: LocateOptions): Promis
   if (id === null) return model;
   const cached = await cachedFolder(id, options);
   return cached ?? (await pull(id, options)).folder;
+}
+
+/**
+ * The files of a model without downloading them: those of its folder, where there is one here or in the cache, else those on the Hub, read by ranges.
+ * @throws {HubError} when they cannot be had
+ */
+export async function modelFiles(model: string, options: LocateOptions): Promise<string | ModelFiles> {
+  const id = await idOf(model);
+  if (id === null) return model;
+  const cached = await cachedFolder(id, options);
+  if (cached !== null) return cached;
+  const client = new HubClient(id, options);
+  return remoteFiles(client, await openRepository(client));
 }
 
 /** The id of a model that is not a folder here; null for a folder, also for one that is missing. */

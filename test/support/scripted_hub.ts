@@ -258,7 +258,7 @@ class HubContent {
       return json({ hash: xet_hash }, { ...offered, etag, 'content-type': 'application/vnd.xet-fileinfo+json' });
     }
     const signature = this.#signed.push({ file, uses: 0 }) - 1;
-    const location = `${this.#cdn}/repos/${file.sha256}?response-content-disposition=inline&Expires=4102444800&Signature=${signature}`;
+    const location = `${this.#cdn}/repos/${repository.id}/${file.sha256}?response-content-disposition=inline&Expires=4102444800&Signature=${signature}`;
     return redirect(302, location, offered);
   }
 }

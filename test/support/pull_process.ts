@@ -1,0 +1,37 @@
+import { spawn } from 'node:child_process';
+import { dirname, join } from 'node:path';
+
+/** `olmo-hybrid pull` in a process of its own. */
+export interface PullProcess {
+  /** The code is null when a signal ended it. */
+  readonly ended: Promise<{ code: number | null; stdout: string; stderr: string }>;
+  running(): boolean;
+  kill(signal: NodeJS.Signals): void;
+}
+
+/** Nothing of the user's own settings: all that pull reads of the Hub is given. */
+const KEPT = ['PATH', 'SystemRoot', 'TMPDIR'];
+
+/**
+ * @param main dist/cli/main.js
+ * @param env with HF_ENDPOINT and HF_HUB_CACHE
+ */
+export function startPull(main: string, model: string, env: Readonly<Record<string, string>>): PullProcess {
+  const inherited = Object.fromEntries(KEPT.map((name) => [name, process.env[name]]));
+  // Patient: the machine may be busy.
+  const defaults = { CI: 'true', HF_HOME: join(dirname(env.HF_HUB_CACHE!), 'home'), HF_HUB_DOWNLOAD_TIMEOUT: '60' };
+  const child = spawn(process.execPath, [main, 'pull', model], {
+    env: { ...inherited, ...defaults, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const output = { stdout: '', stderr: '' };
+  for (const name of ['stdout', 'stderr'] as const) {
+    child[name].setEncoding('utf8').on('data', (text: string) => {
+      output[name] += text;
+    });
+  }
+  const ended = new Promise<{ code: number | null; stdout: string; stderr: string }>((resolve) => {
+    child.once('close', (code) => resolve({ code, ...output }));
+  });
+  return { ended, running: () => child.exitCode === null && child.signalCode === null, kill: (signal) => void child.kill(signal) };
+}

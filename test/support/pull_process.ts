@@ -1,10 +1,18 @@
 import { spawn } from 'node:child_process';
 import { dirname, join } from 'node:path';
 
+/** What a process has left. */
+export interface Ended {
+  /** Null when a signal ended it. */
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
 /** `olmo-hybrid pull` in a process of its own. */
 export interface PullProcess {
-  /** The code is null when a signal ended it. */
-  readonly ended: Promise<{ code: number | null; stdout: string; stderr: string }>;
+  readonly ended: Promise<Ended>;
   running(): boolean;
   kill(signal: NodeJS.Signals): void;
 }
@@ -30,8 +38,8 @@ export function startPull(main: string, model: string, env: Readonly<Record<stri
       output[name] += text;
     });
   }
-  const ended = new Promise<{ code: number | null; stdout: string; stderr: string }>((resolve) => {
-    child.once('close', (code) => resolve({ code, ...output }));
+  const ended = new Promise<Ended>((resolve) => {
+    child.once('close', (code, signal) => resolve({ code, signal, ...output }));
   });
   return { ended, running: () => child.exitCode === null && child.signalCode === null, kill: (signal) => void child.kill(signal) };
 }

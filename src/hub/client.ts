@@ -81,7 +81,7 @@ export class HubClient {
    * @throws {Transient} when there is no connection or no answer in time; {HubError} for redirects that lead nowhere
    */
   async open(url: string, init: RequestInit = {}, file?: string): Promise<Opened> {
-    const idle = new IdleTimer(this.environment.idle_timeout_ms, this.where(file), this.patience.signal);
+    const idle = new IdleTimer(this.environment.idle_timeout_ms, this.where(file), init.signal ?? this.patience.signal);
     try {
       for (let at = url, hops = 0; hops <= MOST_REDIRECTS; hops++) {
         const response = await fetch(at, { ...init, headers: this.#headers(at, init.headers), redirect: 'manual', signal: idle.signal });

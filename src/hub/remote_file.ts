@@ -5,14 +5,45 @@ import type { HubFile } from './repository.ts';
 import { pause, retrying, Transient } from './retries.ts';
 
 /** Bytes of one request; a multiple of all that is read from a checkpoint at once would only cost memory. */
-const PIECE_BYTES = 1 << 24;
+const RANGE_BYTES = 1 << 24;
 /** Requests of one file at a time. */
-const PIECES_IN_FLIGHT = 4;
+const RANGES_IN_FLIGHT = 4;
 /** Responses in a row that do not get further, where each begins at byte 0. */
 const MOST_FRUITLESS = 3;
 
 /** A server that sends the whole file whatever range it was asked for. */
 class RangesIgnored extends Error {}
+
+/** A range on its way, of which the beginning can be taken before the rest has come. */
+class Arrival {
+  readonly end: Promise<void>;
+  readonly #out: Uint8Array;
+  #filled = 0;
+  #wake = () => {};
+
+  /** @param read fills `out`, and tells how much of it is filled */
+  constructor(out: Uint8Array, read: (onBytes: (filled: number) => void) => Promise<void>) {
+    this.#out = out;
+    this.end = read((filled) => {
+      this.#filled = filled;
+      this.#wake();
+    });
+    this.end.catch(() => {}); // it is looked at in its turn
+  }
+
+  /** All of it, in parts as large as have come meanwhile. @throws what `read` does, when all that had come is taken */
+  async *pieces(): AsyncGenerator<Uint8Array> {
+    for (let taken = 0; taken < this.#out.length; ) {
+      const more = new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+      if (taken === this.#filled) await Promise.race([this.end, more]);
+      const piece = this.#out.subarray(taken, this.#filled);
+      taken = this.#filled;
+      yield piece;
+    }
+  }
+}
 
 /** A file on the Hub, read by ranges. */
 export class RemoteFile {
@@ -40,31 +71,34 @@ export class RemoteFile {
    * @throws {HubError} when it cannot be had, and when it is not the file that the repository lists
    */
   async *pieces(begin: number): AsyncGenerator<Uint8Array> {
-    const buffers = Array.from({ length: PIECES_IN_FLIGHT }, () => new Uint8Array(Math.min(PIECE_BYTES, this.file.bytes - begin)));
-    const reading: Promise<Uint8Array>[] = [];
+    const buffers = Array.from({ length: RANGES_IN_FLIGHT }, () => new Uint8Array(Math.min(RANGE_BYTES, this.file.bytes - begin)));
+    const { signal } = this.#client.patience;
+    const stop = new AbortController();
+    const signals = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
+    const arriving: Arrival[] = [];
     let asked = begin;
     let at = begin;
     let count = 0;
     try {
       while (at < this.file.bytes) {
-        for (; reading.length < PIECES_IN_FLIGHT && asked < this.file.bytes; asked += PIECE_BYTES) {
-          // The piece that the caller has is of the buffer after the last one in flight.
-          const piece = buffers[count++ % PIECES_IN_FLIGHT]!.subarray(0, Math.min(PIECE_BYTES, this.file.bytes - asked));
-          const read = this.#read(asked, piece).then(() => piece);
-          read.catch(() => {}); // it is looked at in its turn
-          reading.push(read);
+        for (; arriving.length < RANGES_IN_FLIGHT && asked < this.file.bytes; asked += RANGE_BYTES) {
+          const from = asked;
+          const out = buffers[count++ % RANGES_IN_FLIGHT]!.subarray(0, Math.min(RANGE_BYTES, this.file.bytes - from));
+          arriving.push(new Arrival(out, (onBytes) => this.#read(from, out, onBytes, signals)));
         }
-        const piece = await reading[0]!;
-        yield piece;
+        for await (const piece of arriving[0]!.pieces()) {
+          yield piece;
+          at += piece.length;
+        }
         // Only now may its buffer be filled again.
-        reading.shift();
-        at += piece.length;
+        arriving.shift();
       }
     } catch (error) {
       if (!(error instanceof RangesIgnored)) throw error;
       yield* this.#whole(at);
     } finally {
-      await Promise.allSettled(reading);
+      stop.abort();
+      await Promise.allSettled(arriving.map(({ end }) => end));
     }
   }
 
@@ -85,17 +119,18 @@ export class RemoteFile {
   }
 
   /** Fills `out` with the bytes from `begin` on; after a failure it goes on where it was. */
-  async #read(begin: number, out: Uint8Array): Promise<void> {
+  async #read(begin: number, out: Uint8Array, onBytes = (_: number) => {}, signal = this.#client.patience.signal): Promise<void> {
     let done = 0;
-    await retrying(this.#client.patience, async (progress) => {
+    await retrying({ ...this.#client.patience, signal }, async (progress) => {
       if (done === out.length) return;
-      const opened = await this.#open({ range: `bytes=${begin + done}-${begin + out.length - 1}` });
+      const opened = await this.#open({ range: `bytes=${begin + done}-${begin + out.length - 1}` }, signal);
       try {
         this.#checkRange(opened.response, begin + done, begin + out.length);
         for await (const bytes of opened.bytes()) {
           const wanted = bytes.subarray(0, out.length - done);
           out.set(wanted, done);
           done += wanted.length;
+          onBytes(done);
           progress();
           if (wanted.length < bytes.length) break;
         }
@@ -133,8 +168,8 @@ export class RemoteFile {
     }
   }
 
-  async #open(headers: Record<string, string>): Promise<Opened> {
-    const opened = await this.#client.open(this.#location ?? this.#url, { headers }, this.file.name);
+  async #open(headers: Record<string, string>, signal = this.#client.patience.signal): Promise<Opened> {
+    const opened = await this.#client.open(this.#location ?? this.#url, { headers, signal: signal ?? null }, this.file.name);
     const { response, url } = opened;
     if (response.ok) {
       this.#location = url;

@@ -201,7 +201,7 @@ describe('quantised on the way', () => {
     const trusted = join(home, 'trusted');
     await quantizeCheckpoint(SHARDED, trusted, options);
     const shards = fileNames(trusted).filter((name) => name.endsWith('.safetensors'));
-    expect(fileNames(folder)).toEqual(fileNames(trusted));
+    expect(fileNames(folder)).toEqual([...fileNames(trusted), 'SHA256SUMS'].sort());
     for (const name of shards) expect(dataOf(join(folder, name))).toEqual(dataOf(join(trusted, name)));
     expect(fetched).toBeGreaterThan(0);
     expect(existsSync(environment.cache)).toBe(false);
@@ -280,17 +280,28 @@ describe('on the command line', () => {
       { repository: 'org/sharded', revisions: ['main'], weights: null, files: 5, bytes: 141663, incomplete_bytes: 0, folder },
       { repository: 'org/sharded', revisions: ['main'], weights: 'q8', incomplete_bytes: 0 },
     ]);
-    expect((await runIn(env, 'cache', 'verify')).stdout).toBe('org/sharded: 5 of 5 files are as they should be\n');
+    // Blobs, and five quantised files.
+    expect((await runIn(env, 'cache', 'verify')).stdout).toBe('org/sharded: 10 of 10 files are as they should be\n');
     const blob = join(folder, 'model-00001-of-00003.safetensors');
     const { writeFile } = await import('node:fs/promises');
     const bytes = readFileSync(blob);
     bytes[1000]! ^= 4;
     await writeFile(blob, bytes);
     const damaged = await runIn(env, 'cache', 'verify', 'org/sharded');
-    expect(damaged).toMatchObject({ code: 1, stdout: 'org/sharded: 4 of 5 files are as they should be\n' });
+    expect(damaged).toMatchObject({ code: 1, stdout: 'org/sharded: 9 of 10 files are as they should be\n' });
     expect(damaged.stderr).toContain('olmo-hybrid pull org/sharded');
     expect((await runIn(env, 'pull', 'org/sharded')).stderr).toContain('46.7 kB fetched');
     expect((await runIn(env, 'cache', 'verify', 'org/sharded')).code).toBe(0);
+    const [, quantised] = JSON.parse(listed.stdout) as { folder: string }[];
+    const shard = join(quantised!.folder, 'model-00003-of-00003.safetensors');
+    const made = readFileSync(shard);
+    await writeFile(
+      shard,
+      Uint8Array.from(made, (byte, i) => byte ^ (i === 9000 ? 1 : 0)),
+    );
+    expect((await runIn(env, 'cache', 'verify')).code).toBe(1);
+    await runIn(env, 'pull', 'org/sharded', '--weights', 'q8', '--only-quantised');
+    expect(readFileSync(shard)).toEqual(made);
     expect((await runIn(env, 'cache', 'rm', 'org/sharded')).stderr).toMatch(/^org\/sharded: removed, .* freed\n$/);
     expect((await runIn(env, 'cache', 'ls')).stderr).toContain('No models');
     expect((await runIn(env, 'cache', 'rm', 'org/sharded')).stderr).toContain('expected it in the cache');

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { visible } from '../checkpoint/problem_list.ts';
-import { blobBytes, cachedModels, removeCached, verifyCached } from '../hub/cached_models.ts';
+import { cachedBytes, cachedModels, removeCached, verifyCached } from '../hub/cached_models.ts';
 import { hubEnvironment } from '../hub/environment.ts';
 import { type ModelId, requireModelId } from '../hub/model_id.ts';
 import { fail, interruption, note, onStdout, ProgressLine, scaled } from './terminal.ts';
@@ -50,7 +50,7 @@ async function verify(model: string | undefined): Promise<void> {
   const signal = interruption();
   const progress = new ProgressLine('checking');
   let total = 0;
-  for (const repository of repositories) total += await blobBytes({ repository }, environment);
+  for (const repository of repositories) total += await cachedBytes({ repository }, environment);
   let done = 0;
   for (const repository of repositories) {
     const onRead = (bytes: number) => {

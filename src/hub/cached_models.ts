@@ -1,6 +1,6 @@
 import { HubError } from '../errors.ts';
 import { fileBytes, folderName, INCOMPLETE } from './cache.ts';
-import { digestOf } from './download.ts';
+import { digestOfFile, readSums, SUMS } from './digests.ts';
 import type { HubEnvironment } from './environment.ts';
 import { isCommit, type ModelId } from './model_id.ts';
 
@@ -52,37 +52,45 @@ export async function cachedModels({ cache, assets }: HubEnvironment): Promise<C
 }
 
 /**
- * Reads every blob of a repository and compares it with the digest that is its name. What is damaged is removed, so that `pull` fetches it again.
+ * Reads all files of a repository and compares them with their digests: a blob's is its name, those of what was quantised are in SHA256SUMS. What is
+ * damaged is removed, so that `pull` makes it anew.
  * @param onRead is called with the bytes that were read
  */
 export async function verifyCached(
   id: Pick<ModelId, 'repository'>,
-  { cache }: HubEnvironment,
+  { cache, assets }: HubEnvironment,
   signal: AbortSignal,
   onRead: (bytes: number) => void,
 ): Promise<{ files: number; damaged: DamagedFile[] }> {
   const { rm } = await import('node:fs/promises');
-  const blobs = `${cache}/${folderName(id)}/blobs`;
   const damaged: DamagedFile[] = [];
   let files = 0;
-  for (const expected of await entries(blobs)) {
-    if (!/^([0-9a-f]{40}|[0-9a-f]{64})$/.test(expected)) continue;
+  for await (const { path, expected } of digestsOf(`${cache}/${folderName(id)}/blobs`, `${assets}/olmo-hybrid/${folderName(id)}`)) {
     files += 1;
-    const path = `${blobs}/${expected}`;
-    const found = await digestOfFile(path, expected, signal, onRead);
+    const found = await digestOfFile(path, expected.length, signal, onRead).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error;
+      return 'no file';
+    });
     if (found === expected) continue;
     damaged.push({ path, expected, found });
-    await rm(path);
+    await rm(path, { force: true });
   }
   return { files, damaged };
 }
 
-/** Bytes of the blobs of a repository. */
-export async function blobBytes(id: Pick<ModelId, 'repository'>, { cache }: HubEnvironment): Promise<number> {
-  const blobs = `${cache}/${folderName(id)}/blobs`;
-  let bytes = 0;
-  for (const name of await entries(blobs)) bytes += (await fileBytes(`${blobs}/${name}`)) ?? 0;
-  return bytes;
+/** Files and the digests that they should have. */
+async function* digestsOf(blobs: string, quantised: string): AsyncGenerator<{ path: string; expected: string }> {
+  for (const expected of await entries(blobs)) {
+    if (/^([0-9a-f]{40}|[0-9a-f]{64})$/.test(expected)) yield { path: `${blobs}/${expected}`, expected };
+  }
+  for (const list of (await filesBelow(quantised)).filter((path) => path.endsWith(`/${SUMS}`) && !path.includes(INCOMPLETE))) {
+    for (const [name, expected] of await readSums(list)) yield { path: list.replace(SUMS, name), expected };
+  }
+}
+
+/** Bytes of all files of a repository. */
+export async function cachedBytes(id: Pick<ModelId, 'repository'>, { cache, assets }: HubEnvironment): Promise<number> {
+  return await treeBytes([`${cache}/${folderName(id)}/blobs`, `${assets}/olmo-hybrid/${folderName(id)}`]);
 }
 
 /**
@@ -172,16 +180,6 @@ async function incompleteBytes(blobs: string): Promise<number> {
   let bytes = 0;
   for (const name of await entries(blobs)) if (name.endsWith('.incomplete')) bytes += (await fileBytes(`${blobs}/${name}`)) ?? 0;
   return bytes;
-}
-
-async function digestOfFile(path: string, oid: string, signal: AbortSignal, onRead: (bytes: number) => void): Promise<string> {
-  const { createReadStream } = await import('node:fs');
-  const hash = await digestOf({ oid, bytes: (await fileBytes(path)) ?? 0 });
-  for await (const piece of createReadStream(path, { highWaterMark: 1 << 22, signal })) {
-    hash.update(piece as Uint8Array);
-    onRead((piece as Uint8Array).length);
-  }
-  return hash.digest('hex');
 }
 
 /** Names in a folder; none when there is no such folder. */

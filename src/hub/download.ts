@@ -1,16 +1,10 @@
 import type { FileHandle } from 'node:fs/promises';
 import { HubError } from '../errors.ts';
 import { INCOMPLETE } from './cache.ts';
+import { hashFor } from './digests.ts';
 import type { RemoteFile } from './remote_file.ts';
-import type { HubFile } from './repository.ts';
 
 const HASHED_AT_ONCE = 1 << 22; // bytes
-
-/** The digest by which the Hub knows a file: sha256, or git's sha1 of a blob. */
-export async function digestOf({ oid, bytes }: Pick<HubFile, 'oid' | 'bytes'>) {
-  const { createHash } = await import('node:crypto');
-  return oid.length === 64 ? createHash('sha256') : createHash('sha1').update(`blob ${bytes}\0`);
-}
 
 /**
  * Fetches a file to `path`, which is there in full and with the right digest or not at all. What has come so far lies in a file beside it that is
@@ -43,7 +37,7 @@ export async function download(remote: RemoteFile, path: string, signal: AbortSi
 
 /** Takes up what is there and fetches the rest; returns the digest of the whole. */
 async function fetchRest(remote: RemoteFile, file: FileHandle, signal: AbortSignal, onBytes: (count: number) => void): Promise<string> {
-  const hash = await digestOf(remote.file);
+  const hash = await hashFor(remote.file.oid.length, remote.file.bytes);
   let at = (await file.stat()).size;
   if (at > remote.file.bytes) {
     await file.truncate(0);

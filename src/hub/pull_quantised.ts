@@ -7,8 +7,10 @@ import { planModel } from '../load.ts';
 import { planShards, SHARD_BYTES, type Shard, ShardWriter, shardBytes, shardIndex } from '../quantised_shards.ts';
 import { cachedRepository, cacheError, fileBytes, INCOMPLETE, writeRef } from './cache.ts';
 import { HubClient } from './client.ts';
+import { SUMS, writeSums } from './digests.ts';
 import { withLock } from './lock.ts';
 import type { ModelId } from './model_id.ts';
+import { hasNeeded } from './needed_files.ts';
 import type { Pulled, PullOptions } from './pull.ts';
 import { ForwardReader, remoteFile, remoteFiles } from './remote_model.ts';
 import { openRepository, type Repository } from './repository.ts';
@@ -38,7 +40,7 @@ export async function pullQuantised(id: ModelId, options: PullQuantisedOptions):
   const lock = `${quantised.locks}/${repository.commit}-${weights}.lock`;
   try {
     const pulled = await withLock(lock, { signal, onWait: () => onWait?.(weights) }, async (held) => {
-      if ((await fileBytes(`${folder}/config.json`)) !== null) return { ...(await facts(folder)), fetched: 0, not_finite: [] };
+      if (await hasNeeded(folder, 'weights')) return { ...(await facts(folder)), fetched: 0, not_finite: [] };
       return await make(client, repository, folder, options, held);
     });
     await writeRef(quantised.refs, id.revision, repository.commit);
@@ -57,7 +59,7 @@ async function make(
   { weights, threads = 1, onProgress }: PullQuantisedOptions,
   signal: AbortSignal,
 ): Promise<Made> {
-  const { mkdir, rename, writeFile } = await import('node:fs/promises');
+  const { mkdir, readdir, rename, rm, writeFile } = await import('node:fs/promises');
   const from = remoteFiles(client, repository);
   const { config, placement } = await planModel(from, { weights, context: 1, memory_limit_bytes: Infinity });
   const checkpoint = await openCheckpointFolder(from);
@@ -70,6 +72,7 @@ async function make(
     ),
   );
   const unfinished = `${folder}${INCOMPLETE}`;
+  await rename(folder, unfinished).catch(() => {}); // where `cache verify` has taken files out of it
   await mkdir(unfinished, { recursive: true });
 
   const total = checkpoint.files.reduce((sum, { source }) => sum + source.byteLength, 0);
@@ -108,6 +111,8 @@ async function make(
     fetched += bytes.length;
   }
   if (shards.length > 1) await writeFile(`${unfinished}/${INDEX}`, shardIndex(shards));
+  await writeSums(unfinished, (await readdir(unfinished)).filter((name) => name !== SUMS).sort(), signal);
+  await rm(folder, { recursive: true, force: true });
   await rename(unfinished, folder);
   return { ...(await facts(folder)), fetched, not_finite: [...writer.notFinite] };
 }

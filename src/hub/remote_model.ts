@@ -2,7 +2,7 @@ import type { Hash } from 'node:crypto';
 import type { ModelFiles } from '../checkpoint/model_files.ts';
 import { CheckpointError, HubError } from '../errors.ts';
 import type { HubClient } from './client.ts';
-import { digestOf } from './download.ts';
+import { hashFor } from './digests.ts';
 import { RemoteFile } from './remote_file.ts';
 import type { Repository } from './repository.ts';
 
@@ -39,7 +39,7 @@ export class ForwardReader {
   }
 
   static async open(remote: RemoteFile): Promise<ForwardReader> {
-    return new ForwardReader(remote, await digestOf(remote.file));
+    return new ForwardReader(remote, await hashFor(remote.file.oid.length, remote.file.bytes));
   }
 
   /** Fills `out` with the bytes from `offset` on, which is not before the end of the read before. */

@@ -21,11 +21,11 @@ describe('downloads that are broken off at random points are taken up', () => {
     const ways: Way[] = ['killed', 'killed', 'raced'];
     const downloads = await breakDownloads({
       main: MAIN,
-      seeds: seeds(1, 24),
+      seeds: seeds(1, 16),
       wayOf: (seed) => ways[seed % ways.length]!,
       bytesOf: () => 1_000_003,
       bytes_per_second: 2e6,
-      parallel: 24,
+      parallel: 16,
     });
     expect(downloads.filter(({ wrong }) => wrong.length > 0)).toEqual([]);
     const moments = downloads.flatMap(({ moments }) => moments);

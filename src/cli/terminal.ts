@@ -199,7 +199,11 @@ export function duration(seconds: number): string {
  */
 export function interruption(): AbortSignal {
   const controller = new AbortController();
-  process.once('SIGINT', () => controller.abort());
+  process.once('SIGINT', () => {
+    controller.abort();
+    // While somebody listens, the library of locks leaves it to us to end.
+    process.once('SIGINT', () => process.exit(INTERRUPTED));
+  });
   return controller.signal;
 }
 

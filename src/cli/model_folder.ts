@@ -39,13 +39,24 @@ export async function withDownloadLine<T>(
   work: (telling: Required<Pick<PullOptions, 'onProgress' | 'onRetry' | 'onWait'>>) => Promise<T>,
 ): Promise<T> {
   const line = new ProgressLine('fetching');
+  let begun = false;
   const tell = (text: string) => {
     line.end();
     note(text);
   };
-  return await work({
-    onProgress: line.update,
-    onRetry: ({ where, found }, pause_ms) => tell(`${where}: ${found}; trying again in ${(pause_ms / 1000).toFixed(0)} s`),
-    onWait: (file) => tell(`${file}: another process fetches it; waiting for that`),
-  }).finally(() => line.end());
+  try {
+    return await work({
+      onProgress: (done, total, file) => {
+        begun = true;
+        line.update(done, total, file);
+      },
+      onRetry: ({ where, found }, pause_ms) => tell(`${where}: ${found}; trying again in ${(pause_ms / 1000).toFixed(0)} s`),
+      onWait: (file) => tell(`${file}: another process fetches it; waiting for that`),
+    });
+  } catch (error) {
+    if (begun && error instanceof DOMException && error.name === 'AbortError') tell('\nInterrupted. The same command goes on from here.');
+    throw error;
+  } finally {
+    line.end();
+  }
 }

@@ -120,6 +120,9 @@ const PATIENCE_MS = 500;
 const LINE_MS = 10_000;
 /** Time over which the rate is taken: what was found on disk goes faster than what comes over the network. */
 const RATE_MS = 5000;
+/** Columns from which on there is room for a bar. */
+const WIDE = 72;
+const BAR_WIDTH = 16;
 
 /** Says on stderr how far something is: on a terminal a line that changes, elsewhere a line now and then; nothing for what is quick. */
 export class ProgressLine {
@@ -133,17 +136,19 @@ export class ProgressLine {
     if (!process.stderr.isTTY) this.#lineMs += LINE_MS;
   }
 
-  /** @param what in place of what the constructor was given */
-  readonly update = (done: number, total: number, what = this.#doing): void => {
+  /** @param detail what is being worked on; it is cut off first where the terminal is narrow */
+  readonly update = (done: number, total: number, detail = ''): void => {
     const ms = performance.now();
     this.#samples.push({ ms, done });
     while (this.#samples.length > 2 && this.#samples[1]!.ms < ms - RATE_MS) this.#samples.shift();
     if (ms < this.#lineMs) return;
     const [first] = this.#samples;
     const rate = (1000 * (done - first!.done)) / (ms - first!.ms);
-    const left = rate > 0 && done < total ? `, ${scaled(rate, 'B')}/s, ${timeLeft((total - done) / rate)} left` : '';
-    const percent = Math.floor((100 * done) / total);
-    this.#show(`${what} ${scaled(done, 'B')} of ${scaled(total, 'B')}, ${percent}%${left}`, ms);
+    const left = rate > 0 && done < total ? `, ${timeLeft((total - done) / rate)} left, ${scaled(rate, 'B')}/s` : '';
+    const share = total > 0 ? done / total : 1;
+    const bar = process.stderr.isTTY && process.stderr.columns >= WIDE ? `${barOf(share)} ` : '';
+    const text = `${this.#doing} ${bar}${scaled(done, 'B')} of ${scaled(total, 'B')}, ${Math.floor(100 * share)}%${left}`;
+    this.#show(detail === '' ? text : `${text} · ${detail}`, ms);
   };
 
   end(): void {
@@ -162,6 +167,11 @@ export class ProgressLine {
       note(text);
     }
   }
+}
+
+function barOf(share: number): string {
+  const full = Math.round(BAR_WIDTH * share);
+  return `${'━'.repeat(full)}${'─'.repeat(BAR_WIDTH - full)}`;
 }
 
 /** 75 as `1:15`, 5025 as `1:23:45`. */

@@ -24,11 +24,11 @@ const KEPT = ['PATH', 'SystemRoot', 'TMPDIR'];
  * @param main dist/cli/main.js
  * @param env with HF_ENDPOINT and HF_HUB_CACHE
  */
-export function startPull(main: string, model: string, env: Readonly<Record<string, string>>): PullProcess {
+export function startPull(main: string, model: string, env: Readonly<Record<string, string>>, ...args: string[]): PullProcess {
   const inherited = Object.fromEntries(KEPT.map((name) => [name, process.env[name]]));
   // Patient: the machine may be busy.
   const defaults = { CI: 'true', HF_HOME: join(dirname(env.HF_HUB_CACHE!), 'home'), HF_HUB_DOWNLOAD_TIMEOUT: '60' };
-  const child = spawn(process.execPath, [main, 'pull', model], {
+  const child = spawn(process.execPath, [main, 'pull', model, ...args], {
     env: { ...inherited, ...defaults, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });

@@ -53,6 +53,7 @@ export type { Mode, Tap } from './runtime/bank.ts';
 export type { FloatArray, Tensor } from './runtime/tensor.ts';
 export { type Candidate, Sampler, type SamplingOptions } from './sampler.ts';
 export type { StreamingDecoder } from './streaming_decoder.ts';
+export { startsThinking, type ThinkingPiece, ThinkingText } from './thinking.ts';
 export { type DecodeOptions, Tokenizer } from './tokenizer.ts';
 export { type Accuracy, type Agreement, type HeldOut, type Verification, type VerifyOptions, verify } from './verify.ts';
 export type { Bf16Model, Bf16Op } from './verify_bf16.ts';

@@ -47,6 +47,7 @@ export {
 } from './load.ts';
 export { OlmoHybridForCausalLM, type Snapshot } from './model/olmo_hybrid.ts';
 export { embeddedModel } from './package_files.ts';
+export { type Perplexity, type PerplexityOptions, perplexity } from './perplexity.ts';
 export { type QuantizedFolder, type QuantizeOptions, quantizeCheckpoint } from './quantize.ts';
 export { Random } from './random.ts';
 export type { Mode, Tap } from './runtime/bank.ts';

@@ -9,6 +9,7 @@ import { addGenerate } from './generate.ts';
 import { addInspect } from './inspect.ts';
 import { addLogits } from './logits.ts';
 import { report } from './mistake.ts';
+import { addPerplexity } from './perplexity.ts';
 import { addQuantize } from './quantize.ts';
 import { addDetokenize, addTokenize } from './tokenize.ts';
 import { addTrace } from './trace.ts';
@@ -50,6 +51,7 @@ for (const add of [
   addTokenize,
   addDetokenize,
   addInspect,
+  addPerplexity,
   addQuantize,
   addVerify,
   addTrace,

@@ -120,11 +120,14 @@ const PATIENCE_MS = 500;
 /** A line on a terminal's stderr that says how far something is; nothing for what is quick, and nothing elsewhere. */
 export class ProgressLine {
   readonly #doing: string;
+  readonly #amount: (count: number) => string;
   readonly #start = performance.now();
   #shown = false;
 
-  constructor(doing = 'loading') {
+  /** @param amount how a count of what is done is written */
+  constructor(doing = 'loading', amount = (count: number) => scaled(count, 'B')) {
     this.#doing = doing;
+    this.#amount = amount;
   }
 
   readonly update = (done: number, total: number): void => {
@@ -132,7 +135,9 @@ export class ProgressLine {
     if (!process.stderr.isTTY || elapsed_ms < PATIENCE_MS) return;
     this.#shown = true;
     const percent = Math.round((100 * done) / total);
-    const text = `${this.#doing} ${scaled(done, 'B')} of ${scaled(total, 'B')}, ${percent}%, ${scaled(done / (elapsed_ms / 1000), 'B')}/s`;
+    const rate = done / (elapsed_ms / 1000);
+    const left = done > 0 ? `, ${duration((total - done) / rate)} left` : '';
+    const text = `${this.#doing} ${this.#amount(done)} of ${this.#amount(total)}, ${percent}%, ${this.#amount(rate)}/s${left}`;
     process.stderr.write(`\r\x1b[2K${onStderr.dim(text.slice(0, process.stderr.columns - 1))}`);
   };
 

@@ -195,7 +195,7 @@ function checkOwner(model: CausalLM, generation: symbol): void {
 }
 
 /** Resolves in a task of its own, after waiting events: promises alone would keep timers, signals and key presses waiting. */
-function macrotask(): Promise<void> {
+export function macrotask(): Promise<void> {
   return new Promise((resolve) => {
     if (typeof setImmediate === 'function') {
       setImmediate(resolve);

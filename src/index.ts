@@ -55,12 +55,14 @@ export {
 } from './load.ts';
 export { OlmoHybridForCausalLM, type Snapshot } from './model/olmo_hybrid.ts';
 export { embeddedModel } from './package_files.ts';
+export { type Perplexity, type PerplexityOptions, perplexity } from './perplexity.ts';
 export { type QuantizedFolder, type QuantizeOptions, quantizeCheckpoint } from './quantize.ts';
 export { Random } from './random.ts';
 export type { Mode, Tap } from './runtime/bank.ts';
 export type { FloatArray, Tensor } from './runtime/tensor.ts';
 export { type Candidate, Sampler, type SamplingOptions } from './sampler.ts';
 export type { StreamingDecoder } from './streaming_decoder.ts';
+export { startsThinking, type ThinkingPiece, ThinkingText } from './thinking.ts';
 export { type DecodeOptions, Tokenizer } from './tokenizer.ts';
 export { type Accuracy, type Agreement, type HeldOut, type Verification, type VerifyOptions, verify } from './verify.ts';
 export type { Bf16Model, Bf16Op } from './verify_bf16.ts';

@@ -10,6 +10,7 @@ import { addGenerate } from './generate.ts';
 import { addInspect } from './inspect.ts';
 import { addLogits } from './logits.ts';
 import { report } from './mistake.ts';
+import { addPerplexity } from './perplexity.ts';
 import { addPull } from './pull.ts';
 import { addQuantize } from './quantize.ts';
 import { addDetokenize, addTokenize } from './tokenize.ts';
@@ -54,6 +55,7 @@ for (const add of [
   addInspect,
   addPull,
   addCache,
+  addPerplexity,
   addQuantize,
   addVerify,
   addTrace,

@@ -64,3 +64,10 @@ export class RuntimeLimitError extends OlmoHybridError {
     super('RUNTIME_LIMIT', problems, options);
   }
 }
+
+/** The file of a saved conversation is damaged, of another version, or of another model. */
+export class SessionError extends OlmoHybridError {
+  constructor(problems: Problem | readonly Problem[], options?: ErrorOptions) {
+    super('SESSION', problems, options);
+  }
+}

@@ -1,6 +1,7 @@
 import { type ChatMessage, type ChatTemplate, renderMarkedChat } from '../chat_template.ts';
 import { ArgumentError, RuntimeLimitError } from '../errors.ts';
 import { type FinishReason, generate } from '../generate.ts';
+import type { Snapshot } from '../model/olmo_hybrid.ts';
 import { seedProblems } from '../random.ts';
 import { type SamplingOptions, samplingProblems } from '../sampler.ts';
 import type { Tokenizer } from '../tokenizer.ts';
@@ -63,6 +64,12 @@ export interface ConversationRecord {
   /** Answers begun so far: each has random numbers of its own. */
   readonly answers: number;
   readonly passages: readonly Passage[];
+}
+
+/** What the caches hold. */
+export interface ConversationState {
+  readonly tokens: readonly number[];
+  readonly snapshot: Snapshot;
 }
 
 const DEFAULT_LEAST_ROOM = 64;
@@ -163,9 +170,15 @@ export class Conversation {
     return { messages, system: this.system, sampling: this.sampling, seed, answers, passages };
   }
 
-  /** Goes on with what another conversation was. @throws ArgumentError while an answer is given */
-  resume({ messages, system, sampling, seed, answers, passages }: ConversationRecord): void {
+  /**
+   * Goes on with what another conversation was.
+   * @param state what the caches held then, and of which tokens; null to run them again with the next answer
+   * @throws ArgumentError while an answer is given, and when the state does not fit the model; then nothing is changed
+   */
+  resume({ messages, system, sampling, seed, answers, passages }: ConversationRecord, state: ConversationState | null): void {
     if (this.#answering) throw busy();
+    if (state === null) this.checkpoints.reset();
+    else this.checkpoints.restore(state.snapshot, state.tokens);
     [this.#messages, this.system, this.sampling] = [messages, system, sampling];
     [this.#seed, this.#answers, this.#passages] = [seed, answers, passages];
   }

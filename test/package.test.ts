@@ -13,6 +13,20 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   bf16: ['reference', 'runtime', 'model'],
   checkpoint: ['config', 'runtime', 'model'], // the parameters that a model declares
   config: ['text_file'],
+  chat: [
+    'chat_template',
+    'generate',
+    'tokenizer',
+    'random',
+    'sampler',
+    'text_file',
+    'atomic_file',
+    'load',
+    'config',
+    'checkpoint',
+    'model',
+    'runtime',
+  ],
 };
 /** Packages that the library may need at run time; the command line may need two more. */
 const LIBRARY = ['@huggingface/jinja', '@huggingface/tokenizers'];

@@ -198,7 +198,7 @@ export class Conversation {
     const passages = await this.#passagesOf(messages);
     const prompt = idsOf(passages);
     this.#checkRoom(prompt.length);
-    const opening = /<think>\n?$/.exec(passages.at(-1)!.text)?.[0] ?? '';
+    const opening = /<think>\s*$/.exec(passages.at(-1)!.text)?.[0] ?? '';
     const cached = this.checkpoints.begin(prompt, this.#markOf(passages));
     onPrompt?.({ opening, tokens: prompt.length, cached_tokens: cached });
 

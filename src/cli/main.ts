@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import picocolors from 'picocolors';
 import { ArgumentError } from '../errors.ts';
 import { addBench } from './bench.ts';
+import { addChat } from './chat.ts';
 import { addConform } from './conform.ts';
 import { addDiff } from './diff.ts';
 import { addGenerate } from './generate.ts';
@@ -46,6 +47,7 @@ Examples:
 
 for (const add of [
   addGenerate,
+  addChat,
   addLogits,
   addTokenize,
   addDetokenize,

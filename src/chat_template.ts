@@ -183,7 +183,8 @@ async function render(source: string, variables: object, { deadline_ms = 5000, m
   const { createRequire } = await import('node:module');
   const jinja = createRequire(import.meta.url).resolve('@huggingface/jinja');
   const resourceLimits = { maxOldGenerationSizeMb: MAX_HEAP_MB };
-  const worker = new Worker(WORKER, { eval: true, workerData: { jinja, source, variables, maxChars }, resourceLimits });
+  // Without the flags of this process: --input-type would make the lines a module, which has no require.
+  const worker = new Worker(WORKER, { eval: true, execArgv: [], workerData: { jinja, source, variables, maxChars }, resourceLimits });
   const fail = (expected: string, found: string, fix: string) => new TokenizerError({ where: 'chat template', expected, found, fix });
   const runaway = 'Use the template of the release; one that runs on does not end by itself.';
   const change = 'Change the messages, or use the template of the release.';

@@ -33,7 +33,7 @@ interface Flags extends EngineFlags, SamplingFlags {
 export function addChat(program: Command): void {
   const command = program.command('chat').description('talk with a model; /help lists what can be said to the program');
   command.argument('[model]', 'the same as --model');
-  addModelOption(command)
+  addModelOption(command, 'the embedded model, which has no chat template')
     .option('--system <text>', "what the model is told before the first message (default: the template's own)")
     .option('--session <file>', 'go on with the conversation in this file if there is one, and keep it there when leaving')
     .option(

@@ -187,5 +187,5 @@ export function explain(error: unknown): void {
 }
 
 function rate(tokens: number, ms: number): string {
-  return tokens > 0 && ms > 0 ? `, ${((1000 * tokens) / ms).toPrecision(3)} tokens/s` : '';
+  return tokens > 0 && ms > 0 ? `, ${Number(((1000 * tokens) / ms).toPrecision(3))} tokens/s` : '';
 }

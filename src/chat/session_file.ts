@@ -21,6 +21,7 @@ const DIGEST_AT = 8 + BEGINNING.length;
 const HASHED_AT_ONCE = 1 << 24; // bytes
 
 const DAMAGED = 'The file is damaged: take a copy of it, or begin anew.';
+const NO_SESSION = 'This is no session, or it is damaged: give the path of one that was saved.';
 
 /** What loading a session brought back. */
 export interface LoadedSession {
@@ -67,9 +68,9 @@ export async function saveSession(path: string, conversation: Conversation, mode
  * @throws {ArgumentError} while an answer is given
  */
 export async function loadSession(path: string, conversation: Conversation, model: SessionModel): Promise<LoadedSession> {
-  const source = await openFile(path).catch((error: unknown) => refuse(error, 'Give the path of a session that was saved.'));
+  const source = await openFile(path).catch((error: unknown) => refuse(error, NO_SESSION));
   try {
-    const file = await readSafetensors(source).catch((error: unknown) => refuse(error, DAMAGED));
+    const file = await readSafetensors(source).catch((error: unknown) => refuse(error, NO_SESSION));
     checkVersion(file);
     await checkDigest(source);
     const session = parseSession(file.metadata.get('session') ?? '', path);
@@ -91,7 +92,7 @@ function checkVersion({ source: { name: where }, metadata }: SafetensorsFile): v
   const [format, version] = [metadata.get('format'), metadata.get('version')];
   if (format !== FORMAT) {
     const found = format === undefined ? 'a safetensors file of something else' : quote(format);
-    throw new SessionError({ where, expected: FORMAT, found, fix: 'Give the path of a session that was saved.' });
+    throw new SessionError({ where, expected: FORMAT, found, fix: NO_SESSION });
   }
   if (version === VERSION) return;
   const found = version === undefined ? 'none' : quote(version);

@@ -1,7 +1,7 @@
 import type { Answer, AnswerOptions, Conversation } from '../chat/conversation.ts';
 import { loadSession, saveSession } from '../chat/session_file.ts';
 import { type SessionModel, sessionModel } from '../chat/session_model.ts';
-import { describe, OlmoHybridError, RuntimeLimitError } from '../errors.ts';
+import { describe, OlmoHybridError, type Problem, RuntimeLimitError } from '../errors.ts';
 import type { ModelPlan } from '../load.ts';
 import type { SamplingOptions } from '../sampler.ts';
 import { visible } from '../checkpoint/problem_list.ts';
@@ -143,16 +143,14 @@ export class Talk {
     try {
       await answer();
     } catch (error) {
-      if (!(error instanceof RuntimeLimitError) || !this.#parts.input.forPerson) throw error;
+      if (!(error instanceof RuntimeLimitError)) throw error;
+      const [problem] = error.problems as [Problem];
+      const longer = 'Shorten the message, or start again with a longer --context.';
+      if (!this.#parts.input.forPerson) throw new RuntimeLimitError({ ...problem, fix: `${longer} /drop forgets the oldest messages.` });
       const { messages, tokens } = await this.conversation.toForget(text);
       const { prompt_tokens, cached_tokens, prefill_ms } = this.#sums;
       const seconds = (tokens * prefill_ms) / Math.max(1, prompt_tokens - cached_tokens) / 1000;
-      warn(
-        describe({
-          ...error.problems[0]!,
-          fix: messages > 0 ? 'What now?' : 'Shorten the message, or start again with a longer --context.',
-        }),
-      );
+      warn(describe({ ...problem, fix: messages > 0 ? 'What now?' : longer }));
       if (messages === 0) return;
       this.#waiting = text;
       const { context } = this.conversation.checkpoints;

@@ -24,7 +24,7 @@ export interface AnswerOptions {
   readonly max_tokens?: number | undefined;
   /** Ends the answer within one forward call. */
   readonly signal?: AbortSignal | undefined;
-  /** Called when it is known what will be run, with the text before the answer and the counts of it. */
+  /** Called before the prompt is run, with what of it will be. */
   readonly onPrompt?: ((prompt: Prompt) => void) | undefined;
 }
 
@@ -85,7 +85,7 @@ export class Conversation {
   readonly checkpoints: StateCheckpoints;
   readonly least_room: number;
   sampling: SamplingOptions;
-  /** Takes effect with the next answer, for which all is run again. null: what the template says by itself. */
+  /** A change takes effect with the next answer, for which all is run again. null: what the template says by itself. */
   system: string | null;
   readonly #tokenizer: Tokenizer;
   readonly #template: ChatTemplate;
@@ -141,7 +141,7 @@ export class Conversation {
   }
 
   /**
-   * Forgets messages from the first on or from some place to the end, as `slice` does; the system prompt stays.
+   * Keeps only some of the messages, as `slice` does, and the system prompt.
    * @throws ArgumentError while an answer is given
    */
   keep(begin: number, end = this.#messages.length): void {

@@ -40,6 +40,7 @@ export class StateCheckpoints implements CausalLM {
   /** Where the next one is wanted whatever `every` says. */
   #mark = 0;
 
+  /** @param model its caches are emptied */
   constructor(model: RewindableLM, { limit_bytes = DEFAULT_LIMIT_BYTES, every }: CheckpointOptions = {}) {
     const { config, context, prefill_chunk } = model;
     [this.config, this.context, this.prefill_chunk, this.limit_bytes] = [config, context, prefill_chunk, limit_bytes];

@@ -12,7 +12,7 @@ const LINE_BREAK = '\u2424';
 
 /**
  * The keys of a terminal, for readline. A pasted text becomes one line, in which a sign stands for each line break, and nothing in it is a key. While an
- * answer is given, Ctrl-C goes to who wants to end it, and takes what was typed before it along.
+ * answer is given, Ctrl-C goes to who wants to end it; what else is typed then waits until it is read.
  */
 export class PastedText extends Transform {
   readonly isTTY = true;
@@ -48,7 +48,7 @@ export class PastedText extends Transform {
     let keys = this.#keysOf(chunk);
     if (this.onInterrupt && keys.includes(CTRL_C)) {
       this.onInterrupt();
-      keys = keys.slice(keys.lastIndexOf(CTRL_C) + 1);
+      keys = keys.replaceAll(CTRL_C, '');
     }
     if (keys !== '') this.push(keys);
     done();

@@ -69,7 +69,7 @@ test('while an answer is given, Ctrl-C ends it and is no key; at other times it 
   const count = () => {
     interrupted += 1;
   };
-  expect(await keysOf(['typed', 'ahead\x03', 'after'], count)).toBe('typedafter');
+  expect(await keysOf(['typed', 'ahead\x03', 'after'], count)).toBe('typedaheadafter');
   expect(interrupted).toBe(1);
   expect(await keysOf([`${BEGIN}\x03${END}`], count)).toBe('');
   expect(interrupted).toBe(1);

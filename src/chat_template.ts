@@ -1,6 +1,6 @@
 import { ArgumentError, type Problem, TokenizerError } from './errors.ts';
 import { isObject, kindOf, parseJsonObject, readTextFile } from './text_file.ts';
-import { anyOf, escapeRegExp, type Tokenizer } from './tokenizer.ts';
+import { anyOf, checkWellFormed, escapeRegExp, type Tokenizer } from './tokenizer.ts';
 
 /** The chat template of a model folder. */
 export interface ChatTemplate {
@@ -119,10 +119,6 @@ export async function renderChat(template: ChatTemplate, chat: Chat, limits: Ren
  * Turns a chat into the prompt of the model (Node only). Special tokens come from the template alone: one that begins inside a message, or in
  * anything else of the chat, is encoded as the characters it is made of, so no message can end its turn and begin another's.
  * For chats without such text the ids are those of HF apply_chat_template.
- *
- * Before rendering, a character that occurs nowhere is put after the first character of each special token in the chat, also of one that the
- * text breaks off at its end; afterwards it is taken out. All other text passes through the template unchanged. What this cannot see is a
- * template that itself cuts pieces out of messages and joins the rest.
  * @returns the text, as `renderChat` gives it, and its token ids
  * @throws as `renderChat`; TokenizerError for lone surrogates
  */
@@ -132,16 +128,47 @@ export async function encodeChat(
   chat: Chat,
   limits: RenderLimits = {},
 ): Promise<{ text: string; ids: number[] }> {
-  const tokens = [...tokenizer.specialTokens.keys()];
-  const mark = unusedCharacter(JSON.stringify([...template.sources, template.variables, chat, tokens]));
-  const beginning = new RegExp(tokens.map(beginningOf).join('|') || '(?!)', 'g');
-  const marked = mapStrings(chat, (text) => text.replace(beginning, `$&${mark}`));
-  const rendered = await renderChat(template, marked, limits);
+  const marked = await renderMarkedChat(tokenizer, template, chat, limits);
+  return { text: unmarked(marked), ids: encodeMarked(tokenizer, marked) };
+}
 
-  const special = new RegExp(`(${anyOf(tokens)})(?!${mark})`);
-  const unmarked = rendered.split(special).map((part) => part.replaceAll(mark, '')); // text, token, text, token… text
-  const ids = unmarked.flatMap((part, at) => (at % 2 === 1 ? [tokenizer.specialTokens.get(part)!] : tokenizer.encodeText(part)));
-  return { text: unmarked.join(''), ids };
+/** What stands before each special token in a marked text: the first half of a surrogate pair without the second, which no other text holds. */
+export const SPECIAL_MARK = '\uD800';
+
+/**
+ * Writes a chat as `renderChat` does, with a mark before each special token of the template (Node only): equal marked texts have equal meaning.
+ *
+ * Before rendering, a character that occurs nowhere is put after the first character of each special token in the chat, also of one that the
+ * text breaks off at its end; afterwards it is taken out. All other text passes through the template unchanged. What this cannot see is a
+ * template that itself cuts pieces out of messages and joins the rest.
+ * @throws as `encodeChat`
+ */
+export async function renderMarkedChat(
+  tokenizer: Tokenizer,
+  template: ChatTemplate,
+  chat: Chat,
+  limits: RenderLimits = {},
+): Promise<string> {
+  const tokens = [...tokenizer.specialTokens.keys()];
+  const unused = unusedCharacter(JSON.stringify([...template.sources, template.variables, chat, tokens]));
+  const beginning = new RegExp(tokens.map(beginningOf).join('|') || '(?!)', 'g');
+  const broken = mapStrings(chat, (text) => text.replace(beginning, `$&${unused}`));
+  const rendered = await renderChat(template, broken, limits);
+  checkWellFormed(rendered);
+  const special = new RegExp(`(${anyOf(tokens)})(?!${unused})`, 'g');
+  return rendered.replace(special, `${SPECIAL_MARK}$1`).replaceAll(unused, '');
+}
+
+/** A marked text without its marks. */
+export function unmarked(marked: string): string {
+  return marked.replace(/\uD800(?![\uDC00-\uDFFF])/g, ''); // with the second half it is a character
+}
+
+/** The token ids of a marked text, or of what follows a piece of it that does not end between a mark and its token. */
+export function encodeMarked(tokenizer: Tokenizer, marked: string): number[] {
+  const special = new RegExp(`${SPECIAL_MARK}(${anyOf([...tokenizer.specialTokens.keys()])})`);
+  const parts = marked.split(special); // text, token, text, token… text
+  return parts.flatMap((part, at) => (at % 2 === 1 ? [tokenizer.specialTokens.get(part)!] : tokenizer.encodeText(part)));
 }
 
 function checkMessages(messages: readonly ChatMessage[]): void {
@@ -174,7 +201,8 @@ async function render(source: string, variables: object, { deadline_ms = 5000, m
   const { createRequire } = await import('node:module');
   const jinja = createRequire(import.meta.url).resolve('@huggingface/jinja');
   const resourceLimits = { maxOldGenerationSizeMb: MAX_HEAP_MB };
-  const worker = new Worker(WORKER, { eval: true, workerData: { jinja, source, variables, maxChars }, resourceLimits });
+  // Without the flags of this process: --input-type would make the lines a module, which has no require.
+  const worker = new Worker(WORKER, { eval: true, execArgv: [], workerData: { jinja, source, variables, maxChars }, resourceLimits });
   const fail = (expected: string, found: string, fix: string) => new TokenizerError({ where: 'chat template', expected, found, fix });
   const runaway = 'Use the template of the release; one that runs on does not end by itself.';
   const change = 'Change the messages, or use the template of the release.';

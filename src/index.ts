@@ -1,3 +1,7 @@
+export { type Answer, type AnswerOptions, Conversation, type ConversationOptions, type Prompt } from './chat/conversation.ts';
+export { type LoadedSession, loadSession, saveSession } from './chat/session_file.ts';
+export { type SessionModel, sessionModel } from './chat/session_model.ts';
+export { type CheckpointOptions, type RewindableLM, StateCheckpoints } from './chat/state_checkpoints.ts';
 export {
   type Chat,
   type ChatMessage,
@@ -23,6 +27,7 @@ export {
   OlmoHybridError,
   type Problem,
   RuntimeLimitError,
+  SessionError,
   TokenizerError,
 } from './errors.ts';
 export {
@@ -53,7 +58,7 @@ export {
   readConfig,
   type WeightsOption,
 } from './load.ts';
-export { OlmoHybridForCausalLM, type Snapshot } from './model/olmo_hybrid.ts';
+export { OlmoHybridForCausalLM, type Snapshot, type SnapshotOptions } from './model/olmo_hybrid.ts';
 export { embeddedModel } from './package_files.ts';
 export { type Perplexity, type PerplexityOptions, perplexity } from './perplexity.ts';
 export { type QuantizedFolder, type QuantizeOptions, quantizeCheckpoint } from './quantize.ts';

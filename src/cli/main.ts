@@ -4,6 +4,7 @@ import picocolors from 'picocolors';
 import { ArgumentError } from '../errors.ts';
 import { addBench } from './bench.ts';
 import { addCache } from './cache.ts';
+import { addChat } from './chat.ts';
 import { addConform } from './conform.ts';
 import { addDiff } from './diff.ts';
 import { addGenerate } from './generate.ts';
@@ -49,6 +50,7 @@ Examples:
 
 for (const add of [
   addGenerate,
+  addChat,
   addLogits,
   addTokenize,
   addDetokenize,

@@ -62,8 +62,8 @@ describe('a signal in a download', () => {
     start(): PullProcess;
   }
 
-  async function download(): Promise<Download> {
-    const hub = await startScriptedHub({ repositories: [model], bytes_per_second: 2e6 });
+  async function download(bytes_per_second = 2e6): Promise<Download> {
+    const hub = await startScriptedHub({ repositories: [model], bytes_per_second });
     onTestFinished(hub.close);
     const cache = join(await temporaryFolder(), 'cache');
     return { hub, cache, start: () => startPull(MAIN, 'org/name', { HF_ENDPOINT: hub.endpoint, HF_HUB_CACHE: cache }) };
@@ -127,6 +127,25 @@ describe('a signal in a download', () => {
     expect([stdout, stderr]).toEqual(['', '']);
     expect(locks(running.cache)).toEqual([]);
     await takenUp(running);
+  });
+
+  test.concurrent('a process that slept while another one took over: it notices, and the file is right', { timeout: 60_000 }, async ({
+    expect,
+  }) => {
+    const { hub, cache, start } = await download(250_000);
+    const first = start();
+    await until(() => sent(hub) > weights.length / 10);
+    first.kill('SIGSTOP');
+    const begun = sent(hub);
+    const second = start();
+    await until(() => hub.requests.filter(({ kind, path }) => kind === 'cdn' && path === 'model.safetensors').length === 2);
+    await until(() => sent(hub) > begun + weights.length / 10);
+    first.kill('SIGCONT');
+    const [slept, other] = await Promise.all([first.ended, second.ended]);
+    expect(other).toMatchObject({ code: 0 });
+    expect(slept.code === 0 || /lock/.test(slept.stderr)).toBe(true);
+    expect(cacheFaults(cache, [model])).toEqual([]);
+    expect(snapshotOf(cache, model)!['model.safetensors']!.equals(weights)).toBe(true);
   });
 
   test('Ctrl-C while the Hub is silent, and while another process has the lock: ended within a second', async () => {

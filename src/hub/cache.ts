@@ -50,7 +50,7 @@ export async function writeRef(refs: string, revision: string, commit: string): 
   const { dirname } = await import('node:path');
   const path = `${refs}/${revision}`;
   await mkdir(dirname(path), { recursive: true });
-  const temporary = `${path}.${process.pid}${INCOMPLETE}`;
+  const temporary = temporaryBeside(refs);
   await writeFile(temporary, commit);
   await rename(temporary, path);
 }
@@ -63,10 +63,18 @@ export async function linkBlob(snapshot: string, name: string, blob: string): Pr
   const target = relative(dirname(path), blob);
   if ((await readlink(path).catch(() => null)) === target) return;
   await mkdir(dirname(path), { recursive: true });
-  const temporary = `${path}.${process.pid}${INCOMPLETE}`;
+  const temporary = temporaryBeside(dirname(snapshot));
   await rm(temporary, { force: true });
   await symlink(target, temporary).catch(() => copyFile(blob, temporary));
   await rename(temporary, path);
+}
+
+let temporaries = 0;
+
+/** A name outside of a folder, where nobody takes for a part of it what a process that was killed has left. */
+function temporaryBeside(folder: string): string {
+  temporaries += 1;
+  return `${folder}.${process.pid}-${temporaries}${INCOMPLETE}`;
 }
 
 /** Size of a file; null when there is none. */

@@ -39,7 +39,7 @@ export async function pullQuantised(id: ModelId, options: PullQuantisedOptions):
   const folder = `${quantised.snapshots}/${repository.commit}/${weights}`;
   const lock = `${quantised.locks}/${repository.commit}-${weights}.lock`;
   try {
-    const pulled = await withLock(lock, { signal, onWait: () => onWait?.(weights) }, async (held) => {
+    const pulled = await withLock(lock, { signal, onWait: () => onWait?.(weights) }, async ({ signal: held }) => {
       if (await hasNeeded(folder, 'weights')) return { ...(await facts(folder)), fetched: 0, not_finite: [] };
       return await make(client, repository, folder, options, held);
     });

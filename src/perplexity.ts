@@ -66,7 +66,7 @@ export async function perplexity(
       const stop = Math.min(at + model.prefill_chunk, at < first - 1 ? first - 1 : end - 1);
       const chunk = ids.slice(at, stop);
       if (at < first - 1) model.forward(chunk);
-      else surprise += surpriseOf(model, chunk, ids, stop, rows);
+      else for (const nats of surprises(model, chunk, ids, stop, rows)) surprise += nats; // one by one: the chunks change no bit
       read += stop - at;
       at = stop;
       onProgress?.(read, total);
@@ -111,23 +111,27 @@ function windowsOf(length: number, context: number, stride: number): Window[] {
   return windows;
 }
 
-/** Sum of -log p of the tokens after each one of a chunk, which ends before `stop`. */
-function surpriseOf(model: WindowModel, chunk: readonly number[], ids: readonly number[], stop: number, rows: Float64Array): number {
+/** -log p of the token after each one of a chunk, which ends before `stop`, in nats. */
+function* surprises(
+  model: WindowModel,
+  chunk: readonly number[],
+  ids: readonly number[],
+  stop: number,
+  rows: Float64Array,
+): Generator<number, void, void> {
   const V = model.config.vocab_size;
   model.forwardAll(chunk, rows);
-  let nats = 0;
   for (let row = 0; row < chunk.length; row++) {
     const next = stop - chunk.length + row + 1;
     const logits = rows.subarray(row * V, (row + 1) * V);
-    const surprise = logSumExp(logits) - logits[ids[next]!]!;
-    if (!Number.isFinite(surprise)) throw notFinite(surprise, next);
-    nats += surprise;
+    const nats = logSumExp(logits) - logits[ids[next]!]!;
+    if (!Number.isFinite(nats)) throw notFinite(nats, next);
+    yield nats;
   }
-  return nats;
 }
 
-function notFinite(surprise: number, next: number): ArgumentError {
+function notFinite(nats: number, next: number): ArgumentError {
   const fix = 'Find the op that gives it first by `olmo-hybrid trace`, or download the weights again.';
   const where = `logits before token ${next} of the text`;
-  return new ArgumentError({ where, expected: 'finite numbers', found: Number.isNaN(surprise) ? 'NaN' : 'an infinite one', fix });
+  return new ArgumentError({ where, expected: 'finite numbers', found: Number.isNaN(nats) ? 'NaN' : 'an infinite one', fix });
 }

@@ -1,6 +1,6 @@
 import { ArgumentError, type Problem, TokenizerError } from './errors.ts';
 import { isObject, kindOf, parseJsonObject, readTextFile } from './text_file.ts';
-import { anyOf, escapeRegExp, type Tokenizer } from './tokenizer.ts';
+import { anyOf, checkWellFormed, escapeRegExp, type Tokenizer } from './tokenizer.ts';
 
 /** The chat template of a model folder. */
 export interface ChatTemplate {
@@ -13,7 +13,8 @@ export interface ChatTemplate {
 /** One turn. A template may look at more fields than these two, for example at `function_calls`. */
 export interface ChatMessage {
   readonly role: string;
-  readonly content: string;
+  /** Null where the turn is nothing but its `function_calls` or `tool_calls`. */
+  readonly content: string | null;
   readonly [field: string]: unknown;
 }
 
@@ -47,8 +48,8 @@ const WORKER = `
 `;
 
 /**
- * Finds the chat template of a model folder (Node only): chat_template.jinja, or else `chat_template` in tokenizer_config.json.
- * HF: PreTrainedTokenizerBase.from_pretrained.
+ * Finds the chat template of a model folder (Node only): chat_template.jinja, with more of them by name in additional_chat_templates, or else
+ * `chat_template` in tokenizer_config.json. HF: PreTrainedTokenizerBase.from_pretrained.
  * @returns null when the folder has none
  * @throws TokenizerError with every problem of the two files
  */
@@ -68,9 +69,8 @@ export async function readChatTemplate(folder: string): Promise<ChatTemplate | n
     else if (token != null) problems.push({ where: `${configPath}: ${name}`, expected: 'the text of a token', found: kindOf(token), fix });
   }
 
-  const jinja = await readTextFile(join(folder, 'chat_template.jinja'), TokenizerError);
-  const sources = new Map<string, string>();
-  const given = jinja ?? config.chat_template ?? [];
+  const sources = await readTemplateFiles(folder);
+  const given = sources.size > 0 ? [] : (config.chat_template ?? []);
   for (const entry of Array.isArray(given) ? given : [{ name: 'default', template: given }]) {
     const { name, template } = isObject(entry) ? entry : {};
     if (typeof name === 'string' && typeof template === 'string') sources.set(name, template);
@@ -86,10 +86,26 @@ export async function readChatTemplate(folder: string): Promise<ChatTemplate | n
   return sources.size === 0 ? null : { sources, variables };
 }
 
+/** Templates that have files of their own, by name. HF: PreTrainedTokenizerBase.save_chat_templates writes them. */
+async function readTemplateFiles(folder: string): Promise<Map<string, string>> {
+  const { join, parse } = await import('node:path');
+  const { readdir } = await import('node:fs/promises');
+  const more = 'additional_chat_templates';
+  const names = await readdir(join(folder, more)).catch((): string[] => []);
+  const files: [name: string, file: string][] = [['default', 'chat_template.jinja']];
+  for (const name of names.sort()) if (name.endsWith('.jinja')) files.push([parse(name).name, join(more, name)]);
+  const sources = new Map<string, string>();
+  for (const [name, file] of files) {
+    const source = await readTextFile(join(folder, file), TokenizerError);
+    if (source !== null) sources.set(name, source);
+  }
+  return sources;
+}
+
 /**
  * Writes a chat as the model's template does (Node only). In the text, a special token of the template cannot be told from the same
  * characters in a message: for ids use `encodeChat`.
- * @throws ArgumentError when a message has no role or content, or either is no string
+ * @throws ArgumentError when a message has no role or content, or either is no string (content may be null beside calls)
  * @throws TokenizerError when the template is faulty, refuses the chat (its message is quoted), or is stopped at a limit
  */
 export async function renderChat(template: ChatTemplate, chat: Chat, limits: RenderLimits = {}): Promise<string> {
@@ -103,10 +119,6 @@ export async function renderChat(template: ChatTemplate, chat: Chat, limits: Ren
  * Turns a chat into the prompt of the model (Node only). Special tokens come from the template alone: one that begins inside a message, or in
  * anything else of the chat, is encoded as the characters it is made of, so no message can end its turn and begin another's.
  * For chats without such text the ids are those of HF apply_chat_template.
- *
- * Before rendering, a character that occurs nowhere is put after the first character of each special token in the chat, also of one that the
- * text breaks off at its end; afterwards it is taken out. All other text passes through the template unchanged. What this cannot see is a
- * template that itself cuts pieces out of messages and joins the rest.
  * @returns the text, as `renderChat` gives it, and its token ids
  * @throws as `renderChat`; TokenizerError for lone surrogates
  */
@@ -116,16 +128,47 @@ export async function encodeChat(
   chat: Chat,
   limits: RenderLimits = {},
 ): Promise<{ text: string; ids: number[] }> {
-  const tokens = [...tokenizer.specialTokens.keys()];
-  const mark = unusedCharacter(JSON.stringify([...template.sources, template.variables, chat, tokens]));
-  const beginning = new RegExp(tokens.map(beginningOf).join('|') || '(?!)', 'g');
-  const marked = mapStrings(chat, (text) => text.replace(beginning, `$&${mark}`));
-  const rendered = await renderChat(template, marked, limits);
+  const marked = await renderMarkedChat(tokenizer, template, chat, limits);
+  return { text: unmarked(marked), ids: encodeMarked(tokenizer, marked) };
+}
 
-  const special = new RegExp(`(${anyOf(tokens)})(?!${mark})`);
-  const unmarked = rendered.split(special).map((part) => part.replaceAll(mark, '')); // text, token, text, token… text
-  const ids = unmarked.flatMap((part, at) => (at % 2 === 1 ? [tokenizer.specialTokens.get(part)!] : tokenizer.encodeText(part)));
-  return { text: unmarked.join(''), ids };
+/** What stands before each special token in a marked text: the first half of a surrogate pair without the second, which no other text holds. */
+export const SPECIAL_MARK = '\uD800';
+
+/**
+ * Writes a chat as `renderChat` does, with a mark before each special token of the template (Node only): equal marked texts have equal meaning.
+ *
+ * Before rendering, a character that occurs nowhere is put after the first character of each special token in the chat, also of one that the
+ * text breaks off at its end; afterwards it is taken out. All other text passes through the template unchanged. What this cannot see is a
+ * template that itself cuts pieces out of messages and joins the rest.
+ * @throws as `encodeChat`
+ */
+export async function renderMarkedChat(
+  tokenizer: Tokenizer,
+  template: ChatTemplate,
+  chat: Chat,
+  limits: RenderLimits = {},
+): Promise<string> {
+  const tokens = [...tokenizer.specialTokens.keys()];
+  const unused = unusedCharacter(JSON.stringify([...template.sources, template.variables, chat, tokens]));
+  const beginning = new RegExp(tokens.map(beginningOf).join('|') || '(?!)', 'g');
+  const broken = mapStrings(chat, (text) => text.replace(beginning, `$&${unused}`));
+  const rendered = await renderChat(template, broken, limits);
+  checkWellFormed(rendered);
+  const special = new RegExp(`(${anyOf(tokens)})(?!${unused})`, 'g');
+  return rendered.replace(special, `${SPECIAL_MARK}$1`).replaceAll(unused, '');
+}
+
+/** A marked text without its marks. */
+export function unmarked(marked: string): string {
+  return marked.replace(/\uD800(?![\uDC00-\uDFFF])/g, ''); // with the second half it is a character
+}
+
+/** The token ids of a marked text, or of what follows a piece of it that does not end between a mark and its token. */
+export function encodeMarked(tokenizer: Tokenizer, marked: string): number[] {
+  const special = new RegExp(`${SPECIAL_MARK}(${anyOf([...tokenizer.specialTokens.keys()])})`);
+  const parts = marked.split(special); // text, token, text, token… text
+  return parts.flatMap((part, at) => (at % 2 === 1 ? [tokenizer.specialTokens.get(part)!] : tokenizer.encodeText(part)));
 }
 
 function checkMessages(messages: readonly ChatMessage[]): void {
@@ -135,9 +178,11 @@ function checkMessages(messages: readonly ChatMessage[]): void {
     throw new ArgumentError({ where: 'messages', expected: 'an array of at least one message', found: kindOf(messages), fix });
   }
   for (const [at, message] of messages.entries()) {
-    const { role, content }: Record<string, unknown> = isObject(message) ? message : {};
+    const { role, content, function_calls, tool_calls }: Record<string, unknown> = isObject(message) ? message : {};
     if (typeof role !== 'string') problems.push({ where: `messages[${at}].role`, expected: 'a string', found: kindOf(role), fix });
-    if (typeof content !== 'string') problems.push({ where: `messages[${at}].content`, expected: 'a string', found: kindOf(content), fix });
+    const callsOnly = content === null && (function_calls ?? tool_calls) != null;
+    if (typeof content !== 'string' && !callsOnly)
+      problems.push({ where: `messages[${at}].content`, expected: 'a string', found: kindOf(content), fix });
   }
   if (problems.length > 0) throw new ArgumentError(problems);
 }
@@ -156,7 +201,8 @@ async function render(source: string, variables: object, { deadline_ms = 5000, m
   const { createRequire } = await import('node:module');
   const jinja = createRequire(import.meta.url).resolve('@huggingface/jinja');
   const resourceLimits = { maxOldGenerationSizeMb: MAX_HEAP_MB };
-  const worker = new Worker(WORKER, { eval: true, workerData: { jinja, source, variables, maxChars }, resourceLimits });
+  // Without the flags of this process: --input-type would make the lines a module, which has no require.
+  const worker = new Worker(WORKER, { eval: true, execArgv: [], workerData: { jinja, source, variables, maxChars }, resourceLimits });
   const fail = (expected: string, found: string, fix: string) => new TokenizerError({ where: 'chat template', expected, found, fix });
   const runaway = 'Use the template of the release; one that runs on does not end by itself.';
   const change = 'Change the messages, or use the template of the release.';

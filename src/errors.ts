@@ -71,3 +71,10 @@ export class HubError extends OlmoHybridError {
     super('HUB', problems, options);
   }
 }
+
+/** The file of a saved conversation is damaged, of another version, or of another model. */
+export class SessionError extends OlmoHybridError {
+  constructor(problems: Problem | readonly Problem[], options?: ErrorOptions) {
+    super('SESSION', problems, options);
+  }
+}

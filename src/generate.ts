@@ -24,6 +24,8 @@ export interface CausalLM {
 
 /** What text generation asks of a tokenizer. */
 export interface TextTokenizer {
+  /** One more than the largest id. */
+  readonly vocabSize: number;
   /** Token ids of a text. */
   encode(text: string): number[];
   /** A decoder for one text, whose pieces end at whole characters. */
@@ -40,6 +42,13 @@ export interface GenerateOptions extends SamplingOptions {
   readonly eos_token_id?: readonly number[] | undefined;
   /** Of the random numbers: a safe integer or a bigint of 64 bits. The same seed gives the same tokens. Default 0. */
   readonly seed?: number | bigint | undefined;
+  /**
+   * How many tokens of the prompt, from its first, the caches hold already: they are then gone on from instead of emptied, and the last token of the
+   * prompt is not among them. That they are these tokens is for the caller to know. Default 0.
+   */
+  readonly cached?: number | undefined;
+  /** Ids from here on are never drawn: models have rows of padding behind the last token of their tokenizer. Default: the model's vocab_size. */
+  readonly vocab_size?: number | undefined;
   /** Ends the generation within one forward call. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -62,8 +71,8 @@ export interface Generation {
 const owners = new WeakMap<CausalLM, symbol>();
 
 /**
- * Generates token ids after a prompt. Empties the caches and runs the prompt in chunks, then one token at a time; prompt and generated tokens
- * together never exceed the context. Lets the event loop run after every forward call.
+ * Generates token ids after a prompt. Empties the caches, unless they hold the prompt's beginning, and runs the rest in chunks, then one token at a
+ * time; prompt and generated tokens together never exceed the context. Lets the event loop run after every forward call.
  * @param prompt token ids, at least one
  * @returns an async iterator of ids, whose return value says why it ended
  * @throws ArgumentError at the first step when an argument is out of range, before the model runs; when a logit is NaN; when another
@@ -76,7 +85,7 @@ export async function* generate(
 ): AsyncGenerator<number, FinishReason, void> {
   const problems = generateProblems(model, prompt, options);
   if (problems.length > 0) throw new ArgumentError(problems);
-  const { max_tokens = model.context, eos_token_id = [], seed = 0, signal } = options;
+  const { max_tokens = model.context, eos_token_id = [], seed = 0, cached = 0, signal } = options;
   const limit = Math.min(model.context, prompt.length + max_tokens);
   const tokens = new Int32Array(limit);
   let length = prompt.length;
@@ -84,11 +93,12 @@ export async function* generate(
   if (length === limit) return 'length';
 
   tokens.set(prompt);
-  const sampler = new Sampler(model.config.vocab_size, options, new Random(seed));
-  for (const id of prompt) sampler.observe(id);
+  const V = Math.min(options.vocab_size ?? Infinity, model.config.vocab_size);
+  const sampler = new Sampler(V, options, new Random(seed));
+  for (const id of prompt) if (id < V) sampler.observe(id);
   const generation = Symbol();
   owners.set(model, generation);
-  model.reset();
+  if (cached === 0) model.reset();
   while (true) {
     // The prompt is not special: each round runs the tokens that the caches do not hold yet, which after it is one.
     const end = Math.min(length, model.position + model.prefill_chunk);
@@ -98,7 +108,7 @@ export async function* generate(
     checkOwner(model, generation);
     if (end < length) continue;
 
-    const id = sampler.sample(logits);
+    const id = sampler.sample(V === logits.length ? logits : logits.subarray(0, V));
     sampler.observe(id);
     tokens[length] = id;
     length += 1;
@@ -131,7 +141,7 @@ export async function* generateText(
   const stop_strings = new StopStrings(stop);
   const tokens: number[] = [];
   let text = '';
-  const ids = generate(model, prompt_ids, options);
+  const ids = generate(model, prompt_ids, { vocab_size: tokenizer.vocabSize, ...options });
   let step = await ids.next();
   for (; !step.done; step = await ids.next()) {
     tokens.push(step.value);
@@ -148,7 +158,7 @@ export async function* generateText(
 }
 
 function generateProblems(model: CausalLM, prompt: readonly number[], options: GenerateOptions): Problem[] {
-  const { max_tokens = 0, eos_token_id = [], seed = 0 } = options;
+  const { max_tokens = 0, eos_token_id = [], seed = 0, cached = 0 } = options;
   const problems = [...promptProblems(model, prompt), ...samplingProblems(options), ...seedProblems(seed)];
   if (!isCount(max_tokens)) {
     const [found, fix] = [String(max_tokens), 'Leave it out to generate until the context is full.'];
@@ -157,6 +167,11 @@ function generateProblems(model: CausalLM, prompt: readonly number[], options: G
   if (!Array.isArray(eos_token_id) || !eos_token_id.every(isCount)) {
     const fix = 'Take the eos_token_id of generation_config.json, as a list.';
     problems.push({ where: 'eos_token_id', expected: 'a list of token ids', found: String(eos_token_id), fix });
+  }
+  if (cached !== 0 && !(isCount(cached) && cached < prompt.length && cached === model.position)) {
+    const expected = `0, or the ${model.position} tokens in the caches if the prompt is longer than them`;
+    const fix = 'Leave it out to run the whole prompt.';
+    problems.push({ where: 'cached', expected, found: `${cached} of a prompt of ${prompt.length}`, fix });
   }
   return problems;
 }
@@ -195,7 +210,7 @@ function checkOwner(model: CausalLM, generation: symbol): void {
 }
 
 /** Resolves in a task of its own, after waiting events: promises alone would keep timers, signals and key presses waiting. */
-function macrotask(): Promise<void> {
+export function macrotask(): Promise<void> {
   return new Promise((resolve) => {
     if (typeof setImmediate === 'function') {
       setImmediate(resolve);

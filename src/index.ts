@@ -1,3 +1,7 @@
+export { type Answer, type AnswerOptions, Conversation, type ConversationOptions, type Prompt } from './chat/conversation.ts';
+export { type LoadedSession, loadSession, saveSession } from './chat/session_file.ts';
+export { type SessionModel, sessionModel } from './chat/session_model.ts';
+export { type CheckpointOptions, type RewindableLM, StateCheckpoints } from './chat/state_checkpoints.ts';
 export {
   type Chat,
   type ChatMessage,
@@ -23,6 +27,7 @@ export {
   OlmoHybridError,
   type Problem,
   RuntimeLimitError,
+  SessionError,
   TokenizerError,
 } from './errors.ts';
 export {
@@ -53,14 +58,16 @@ export {
   readConfig,
   type WeightsOption,
 } from './load.ts';
-export { OlmoHybridForCausalLM, type Snapshot } from './model/olmo_hybrid.ts';
+export { OlmoHybridForCausalLM, type Snapshot, type SnapshotOptions } from './model/olmo_hybrid.ts';
 export { embeddedModel } from './package_files.ts';
+export { type Perplexity, type PerplexityOptions, perplexity } from './perplexity.ts';
 export { type QuantizedFolder, type QuantizeOptions, quantizeCheckpoint } from './quantize.ts';
 export { Random } from './random.ts';
 export type { Mode, Tap } from './runtime/bank.ts';
 export type { FloatArray, Tensor } from './runtime/tensor.ts';
 export { type Candidate, Sampler, type SamplingOptions } from './sampler.ts';
 export type { StreamingDecoder } from './streaming_decoder.ts';
+export { startsThinking, type ThinkingPiece, ThinkingText } from './thinking.ts';
 export { type DecodeOptions, Tokenizer } from './tokenizer.ts';
 export { type Accuracy, type Agreement, type HeldOut, type Verification, type VerifyOptions, verify } from './verify.ts';
 export type { Bf16Model, Bf16Op } from './verify_bf16.ts';

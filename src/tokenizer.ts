@@ -162,7 +162,8 @@ export function escapeRegExp(text: string): string {
   return text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&');
 }
 
-function checkWellFormed(text: string): void {
+/** @throws TokenizerError for a lone surrogate */
+export function checkWellFormed(text: string): void {
   const index = text.search(/\p{Surrogate}/u);
   if (index === -1) return;
   const found = `the lone surrogate U+${text.charCodeAt(index).toString(16).toUpperCase()} at index ${index}`;

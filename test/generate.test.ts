@@ -45,6 +45,31 @@ describe('generate', () => {
     expect(tokens).toEqual(expectedTokens(prompt, 6, {}));
   });
 
+  test('goes on from caches that hold the beginning of the prompt, of which the penalty sees all', async () => {
+    for (const cached of [1, 5, 8]) {
+      const model = new TableModel();
+      for (const id of prompt.slice(0, cached)) model.forward([id]);
+      model.calls.length = 0;
+      const options = { max_tokens: 6, repetition_penalty: 3, seed: 2 };
+      const { tokens } = await run(model, prompt, { ...options, cached });
+      expect(tokens).toEqual(expectedTokens(prompt, 6, options));
+      expect(tokens).not.toEqual(expectedTokens(prompt, 6, { ...options, repetition_penalty: 1 }));
+      expect(model.resets).toBe(0);
+      expect(model.calls.flat()).toEqual([...prompt.slice(cached), ...tokens.slice(0, -1)]);
+    }
+  });
+
+  test.each([3, 9, 10, -1, 0.5])('but not where they hold 2 tokens, and the caller says %d', async (cached) => {
+    const model = new TableModel();
+    model.forward([3, 1]);
+    const { message } = await refusal(generate(model, prompt, { cached }));
+    expect(message).toContain(
+      `cached: expected 0, or the 2 tokens in the caches if the prompt is longer than them, found ${cached} of a prompt of 9`,
+    );
+    expect((await refusal(generate(model, prompt.slice(0, 2), { cached: 2 }))).message).toContain('found 2 of a prompt of 2');
+    expect(model.calls).toHaveLength(1);
+  });
+
   test('a stop token ends it and is generated itself', async () => {
     const all = expectedTokens(prompt, 20, { seed: 3 });
     for (const eos_token_id of [[all[4]!], [all[9]!, 999, all[6]!]]) {

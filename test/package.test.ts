@@ -14,6 +14,20 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   checkpoint: ['config', 'runtime', 'model'], // the parameters that a model declares
   config: ['text_file'],
   hub: ['checkpoint', 'text_file', 'load', 'quantised_shards'],
+  chat: [
+    'chat_template',
+    'generate',
+    'tokenizer',
+    'random',
+    'sampler',
+    'text_file',
+    'atomic_file',
+    'load',
+    'config',
+    'checkpoint',
+    'model',
+    'runtime',
+  ],
 };
 /** Packages that the library may need at run time; its client of the Hub may need two more, and the command line two others. */
 const LIBRARY = ['@huggingface/jinja', '@huggingface/tokenizers'];

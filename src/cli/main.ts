@@ -4,12 +4,14 @@ import picocolors from 'picocolors';
 import { ArgumentError } from '../errors.ts';
 import { addBench } from './bench.ts';
 import { addCache } from './cache.ts';
+import { addChat } from './chat.ts';
 import { addConform } from './conform.ts';
 import { addDiff } from './diff.ts';
 import { addGenerate } from './generate.ts';
 import { addInspect } from './inspect.ts';
 import { addLogits } from './logits.ts';
 import { report } from './mistake.ts';
+import { addPerplexity } from './perplexity.ts';
 import { addPull } from './pull.ts';
 import { addQuantize } from './quantize.ts';
 import { addDetokenize, addTokenize } from './tokenize.ts';
@@ -48,12 +50,14 @@ Examples:
 
 for (const add of [
   addGenerate,
+  addChat,
   addLogits,
   addTokenize,
   addDetokenize,
   addInspect,
   addPull,
   addCache,
+  addPerplexity,
   addQuantize,
   addVerify,
   addTrace,

@@ -1,5 +1,29 @@
 import type { LayerType, OlmoHybridConfig, RopeParameters } from '../config.ts';
 import type { ModelPlan } from '../load.ts';
+import { physicalCores } from '../runtime/cores.ts';
+import type { EngineFlags } from './options.ts';
+import { scaled } from './terminal.ts';
+
+/** What model this is, in a line. */
+export function headline(plan: ModelPlan, model: string | undefined): string {
+  const name = model ?? 'OLMo Hybrid, embedded demo model';
+  const attention = plan.config.layer_types.filter((type) => type !== 'linear_attention').length;
+  const linear = plan.config.layer_types.length - attention;
+  return `${name} · ${scaled(parameterCount(plan))} parameters · ${linear} Gated DeltaNet + ${attention} attention layers`;
+}
+
+/** How the engine differs from its defaults. */
+export async function engine({ build, threads }: ModelPlan, { kernels, weights }: EngineFlags): Promise<string[]> {
+  const facts = kernels !== 'wasm' ? [`${kernels} kernels`] : build === 'strict' ? ['strict build'] : [];
+  if (kernels === 'wasm' && threads !== (await physicalCores())) facts.push(threads === 1 ? '1 thread' : `${threads} threads`);
+  if (weights !== undefined) facts.push(weights);
+  return facts;
+}
+
+/** `1 token`, `2 tokens`. */
+export function counted(count: number, noun = 'token'): string {
+  return count === 1 ? `1 ${noun}` : `${count} ${noun}s`;
+}
 
 /** Numbers that were learnt; tied ones count once. */
 export function parameterCount({ config, placement }: ModelPlan): number {

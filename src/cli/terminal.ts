@@ -9,7 +9,7 @@ function coloursOf(stream: WriteStream): ReturnType<typeof picocolors.createColo
 }
 
 export const onStdout = coloursOf(process.stdout);
-const onStderr = coloursOf(process.stderr);
+export const onStderr = coloursOf(process.stderr);
 
 /** A quiet line beside the data, on stderr. */
 export function note(text: string): void {
@@ -127,12 +127,15 @@ const BAR_WIDTH = 16;
 /** Says on stderr how far something is: on a terminal a line that changes, elsewhere a line now and then; nothing for what is quick. */
 export class ProgressLine {
   readonly #doing: string;
+  readonly #amount: (count: number) => string;
   #samples: { readonly ms: number; readonly done: number }[] = [];
   #lineMs = performance.now() + PATIENCE_MS;
   #shown = false;
 
-  constructor(doing = 'loading') {
+  /** @param amount how a count of what is done is written */
+  constructor(doing = 'loading', amount = (count: number) => scaled(count, 'B')) {
     this.#doing = doing;
+    this.#amount = amount;
     if (!process.stderr.isTTY) this.#lineMs += LINE_MS;
   }
 
@@ -144,10 +147,10 @@ export class ProgressLine {
     if (ms < this.#lineMs) return;
     const [first] = this.#samples;
     const rate = (1000 * (done - first!.done)) / (ms - first!.ms);
-    const left = rate > 0 && done < total ? `, ${timeLeft((total - done) / rate)} left, ${scaled(rate, 'B')}/s` : '';
+    const left = rate > 0 && done < total ? `, ${timeLeft((total - done) / rate)} left, ${this.#amount(rate)}/s` : '';
     const share = total > 0 ? done / total : 1;
     const bar = process.stderr.isTTY && process.stderr.columns >= WIDE ? `${barOf(share)} ` : '';
-    const text = `${this.#doing} ${bar}${scaled(done, 'B')} of ${scaled(total, 'B')}, ${Math.floor(100 * share)}%${left}`;
+    const text = `${this.#doing} ${bar}${this.#amount(done)} of ${this.#amount(total)}, ${Math.floor(100 * share)}%${left}`;
     this.#show(detail === '' ? text : `${text} · ${detail}`, ms);
   };
 

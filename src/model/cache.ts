@@ -8,9 +8,13 @@ export type LayerSnapshot = readonly FloatArray[];
 
 /** What a layer remembers of the tokens before. */
 export interface LayerCache {
+  /** Whether what it remembers of earlier tokens stays where it is when later ones come, so that it can be taken back to them without a copy. */
+  readonly appendOnly: boolean;
   reset(): void;
   /** @param position Tokens in the cache. */
   snapshot(position: number): LayerSnapshot;
+  /** Lengths of the arrays of a snapshot. */
+  lengths(position: number): readonly number[];
   restore(snapshot: LayerSnapshot, position: number): void;
   /** Fills positions [from, to) with copies of those before, for measurements. */
   stretch(from: number, to: number): void;
@@ -18,6 +22,7 @@ export interface LayerCache {
 
 /** Keys (after norm and rotary) and values of an attention layer, [Hkv, context] rows of `kvWords` each: words of 32 bits, floats in F32 only. */
 export class KVCache implements LayerCache {
+  readonly appendOnly = true;
   readonly k: Tensor;
   readonly v: Tensor;
   private readonly rowLength: number;
@@ -43,6 +48,10 @@ export class KVCache implements LayerCache {
     });
   }
 
+  lengths(position: number): readonly number[] {
+    return [this.k, this.v].map(({ rows }) => rows * position * this.rowLength);
+  }
+
   restore([k, v]: LayerSnapshot, position: number): void {
     const length = position * this.rowLength;
     for (const [tensor, saved] of [[this.k, k!] as const, [this.v, v!] as const]) {
@@ -62,6 +71,7 @@ export class KVCache implements LayerCache {
 
 /** The state of a Gated DeltaNet layer: its size does not depend on the tokens so far, and it cannot be rewound, only restored. */
 export class DeltaState implements LayerCache {
+  readonly appendOnly = false;
   /** The last W - 1 inputs of the convolutions, before activation, [W - 1, C]. */
   readonly conv_q: Tensor;
   readonly conv_k: Tensor;
@@ -88,6 +98,10 @@ export class DeltaState implements LayerCache {
 
   snapshot(): LayerSnapshot {
     return this.tensors.map(({ data }) => data.slice());
+  }
+
+  lengths(): readonly number[] {
+    return this.tensors.map(({ data }) => data.length);
   }
 
   restore(snapshot: LayerSnapshot): void {

@@ -22,10 +22,19 @@ export interface ModelOptions {
   readonly kv?: KVFormat | undefined;
 }
 
-/** All that a model remembers after some tokens; only for a model of the same weights. */
+/** What a model remembers after some tokens; only for a model of the same weights. */
 export interface Snapshot {
   readonly position: number;
+  /** Empty for the attention layers of a snapshot without keys and values. */
   readonly layers: readonly LayerSnapshot[];
+}
+
+export interface SnapshotOptions {
+  /**
+   * Whether keys and values are copied. Without them a snapshot has the size of the recurrent state whatever the position, and is good for as long as
+   * the caches begin with the same tokens: a position's keys and values are not touched by later ones. Default true.
+   */
+  readonly kv?: boolean | undefined;
 }
 
 /** The rotary tables of each layer type, made once for each bank. */
@@ -99,6 +108,8 @@ export class OlmoHybridForCausalLM {
   private readonly headRows: Tensor;
   private readonly tables: RotaryTables;
   private tokensSoFar = 0;
+  /** Positions from the first whose keys and values are of one text: `tokensSoFar`, and after a restore up to where the text had come before. */
+  private tokensKept = 0;
 
   /**
    * Declares every parameter to `w` and takes every buffer from the banks; a loader then fills the parameters and calls `ready`.
@@ -170,28 +181,42 @@ export class OlmoHybridForCausalLM {
   reset(): void {
     for (const layer of this.layers) layer.cache.reset();
     this.tokensSoFar = 0;
+    this.tokensKept = 0;
   }
 
   /** Copies what the caches hold. A recurrent state cannot be rewound: this is the way back to it. */
-  snapshot(): Snapshot {
+  snapshot({ kv = true }: SnapshotOptions = {}): Snapshot {
     const position = this.tokensSoFar;
-    return { position, layers: this.layers.map((layer) => layer.cache.snapshot(position)) };
+    return { position, layers: this.layers.map(({ cache }) => (kv || !cache.appendOnly ? cache.snapshot(position) : [])) };
   }
 
-  /** @throws {ArgumentError} when the snapshot is of a model with other layers or holds more tokens than the context. */
-  restore(snapshot: Snapshot): void {
-    if (snapshot.layers.length !== this.layers.length || snapshot.position > this.context) {
-      throw new ArgumentError({
-        where: 'snapshot',
-        expected: `${this.layers.length} layers and at most ${this.context} tokens`,
-        found: `${snapshot.layers.length} layers and ${snapshot.position} tokens`,
-        fix: 'Restore it into the model that it was taken from.',
-      });
+  /**
+   * Puts back what the caches held. A snapshot without keys and values needs those of its tokens in the caches still: what can be seen of that is
+   * checked, that they are of the same tokens is for the caller to know.
+   * @throws {ArgumentError} before anything is changed, when the snapshot is of a model with other layers or sizes, or holds more tokens than the context
+   */
+  restore({ position, layers }: Snapshot): void {
+    const refuse = (expected: string, found: string) => {
+      const fix = 'Restore it into the model that it was taken from.';
+      throw new ArgumentError({ where: 'snapshot', expected, found, fix });
+    };
+    if (layers.length !== this.layers.length || position > this.context) {
+      const expected = `${this.layers.length} layers and at most ${this.context} tokens`;
+      refuse(expected, `${layers.length} layers and ${position} tokens`);
     }
-    this.layers.forEach((layer, i) => {
-      layer.cache.restore(snapshot.layers[i]!, snapshot.position);
+    const left = layers.map((saved, i) => saved.length === 0 && this.layers[i]!.cache.appendOnly);
+    for (const [i, { cache }] of this.layers.entries()) {
+      const [expected, found] = [cache.lengths(position), layers[i]!.map(({ length }) => length)];
+      if (!left[i] && `${expected}` !== `${found}`) refuse(`arrays of ${expected} numbers for layer ${i}`, `${found}` || 'none');
+    }
+    if (left.includes(true) && position > this.tokensKept) {
+      refuse(`the keys and values of its ${position} tokens in the caches`, `those of ${this.tokensKept}`);
+    }
+    this.layers.forEach(({ cache }, i) => {
+      if (!left[i]) cache.restore(layers[i]!, position);
     });
-    this.tokensSoFar = snapshot.position;
+    this.tokensSoFar = position;
+    if (!left.includes(true)) this.tokensKept = position;
   }
 
   /**
@@ -205,6 +230,7 @@ export class OlmoHybridForCausalLM {
     }
     for (const layer of this.layers) layer.cache.stretch(this.tokensSoFar, position);
     this.tokensSoFar = position;
+    this.tokensKept = position;
   }
 
   private runLayers(tokens: readonly number[] | Int32Array): Tensor {
@@ -228,6 +254,7 @@ export class OlmoHybridForCausalLM {
       m.tap?.(`model.layers.${i}`, x);
     }
     this.tokensSoFar += T;
+    this.tokensKept = this.tokensSoFar;
     return x;
   }
 

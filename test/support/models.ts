@@ -44,8 +44,15 @@ export interface Contents {
   readonly config: Record<string, unknown>;
 }
 
-/** A copy of a golden model with a change. */
+/** A copy of a golden model with a change, for as long as the test runs. */
 export async function changedModel(name: string, change: (contents: Contents) => void): Promise<string> {
+  const dir = await temporaryFolder();
+  await writeChangedModel(dir, name, change);
+  return dir;
+}
+
+/** Writes a copy of a golden model with a change. */
+export async function writeChangedModel(dir: string, name: string, change: (contents: Contents) => void): Promise<void> {
   const folder = await openCheckpointFolder(goldenModel(name));
   try {
     const read = async ({ name, dtype, shape, source, offset, byteLength }: TensorEntry): Promise<[string, TensorData]> => {
@@ -56,10 +63,8 @@ export async function changedModel(name: string, change: (contents: Contents) =>
     const tensors = new Map(await Promise.all([...folder.tensors.values()].map(read)));
     const config = JSON.parse(await readFile(join(goldenModel(name), 'config.json'), 'utf8')) as Record<string, unknown>;
     change({ tensors, config });
-    const dir = await temporaryFolder();
     await writeFile(join(dir, 'config.json'), JSON.stringify(config));
     await writeFile(join(dir, 'model.safetensors'), writeSafetensors([...tensors.values()]));
-    return dir;
   } finally {
     await folder.close();
   }

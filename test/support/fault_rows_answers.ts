@@ -104,7 +104,7 @@ export const answers: readonly Row[] = [
     fault: 'a size that no disk has',
     must: 'refused before the first byte of it',
     script: lfsOfShard({ size: 2 ** 52 }),
-    refused: /room/,
+    refused: /room for/,
     check: ({ requests }) => expect(requests.filter(({ path }) => path === SHARD)).toEqual([]),
   },
   { fault: 'the digest of another file', must: 'refused', script: lfsOfShard({ oid: 'e'.repeat(64) }), refused: /digest/ },

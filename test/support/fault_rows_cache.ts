@@ -209,7 +209,7 @@ export const cache: readonly Row[] = [
     must: 'refused before the first byte of a shard',
     before: (place) => mounted(place, 160_000),
     after: unmounted,
-    refused: /room/,
+    refused: /room for/,
     check: ({ requests }) => expect(sentBytes(requests, SHARD)).toBe(0),
     forGood: true,
   },

@@ -262,6 +262,8 @@ export const bodies: readonly Row[] = [
     fault: '200 in place of 206 after a reset',
     must: 'the whole file, the beginning left out',
     script: () => script({ ...file, times: 1, fault: cut(HALF, 'reset') }, { ...file, fault: wholeFile() }),
+    check: ({ requests }) =>
+      expect(rangesOf(requests, SHARD)).toEqual([`bytes=0-${SHARD_BYTES - 1}`, `bytes=${HALF}-${SHARD_BYTES - 1}`, undefined]),
   },
   {
     fault: 'Content-Length too long by 100',

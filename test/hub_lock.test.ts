@@ -1,13 +1,9 @@
 import { mkdirSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { expect, onTestFinished, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { withLock } from '../src/hub/lock.ts';
-import { cacheFaults, snapshotOf } from './support/hub_cache.ts';
-import { hubRepository } from './support/hub_repository.ts';
-import { repository, temporaryFolder } from './support/models.ts';
-import { startPull } from './support/pull_process.ts';
-import { startScriptedHub } from './support/scripted_hub.ts';
+import { temporaryFolder } from './support/models.ts';
 
 const patient = { signal: undefined, onWait: () => {} };
 
@@ -45,30 +41,4 @@ test('a lock that nobody has touched for a while is taken over; one that is touc
   const waiting = withLock(path, { signal: AbortSignal.timeout(500), onWait: () => void waits.push('once') }, async () => 'never');
   await expect(waiting).rejects.toThrow(expect.objectContaining({ name: 'TimeoutError' }));
   expect(waits).toEqual(['once']);
-});
-
-test('a process that slept while another took over writes nothing more, and the file is right', async () => {
-  const weights = new Uint8Array(2_000_003).map((_, i) => i * i);
-  const model = hubRepository('org/name', { main: { 'config.json': '{}', 'model.safetensors': weights } });
-  const hub = await startScriptedHub({ repositories: [model], bytes_per_second: 500_000 });
-  onTestFinished(hub.close);
-  const cache = join(await temporaryFolder(), 'cache');
-  const start = () => startPull(repository('dist/cli/main.js'), 'org/name', { HF_ENDPOINT: hub.endpoint, HF_HUB_CACHE: cache });
-  const bodies = () => hub.requests.filter(({ kind }) => kind === 'cdn');
-  const until = async (condition: () => boolean) => {
-    while (!condition()) await pause(5);
-  };
-
-  const first = start();
-  await until(() => bodies().some(({ sent_bytes }) => sent_bytes > weights.length / 10));
-  first.kill('SIGSTOP');
-  const second = start();
-  await until(() => bodies()[1] !== undefined && bodies()[1]!.sent_bytes > weights.length / 10);
-  first.kill('SIGCONT');
-  expect((await Promise.all([first.ended, second.ended])).map(({ code, stderr }) => [code, /another process/.test(stderr)])).toEqual([
-    [0, true],
-    [0, true],
-  ]);
-  expect(cacheFaults(cache, [model])).toEqual([]);
-  expect(snapshotOf(cache, model)!['model.safetensors']!.equals(weights)).toBe(true);
 });

@@ -26,6 +26,7 @@ const downloads = await breakDownloads({
   wayOf: (seed) => WAYS[seed % WAYS.length]!,
   bytesOf: (seed) => (seed % 31 === 0 ? LARGE_BYTES : SMALL_BYTES),
   bytes_per_second: BYTES_PER_SECOND,
+  most_kills: 3,
   parallel,
   onEnd: ({ seed, way, wrong }) => {
     done += 1;

@@ -45,6 +45,8 @@ export interface BreakOptions {
   /** Of model.safetensors. */
   readonly bytesOf: (seed: number) => number;
   readonly bytes_per_second: number;
+  /** Of one download. */
+  readonly most_kills: number;
   /** Downloads at a time: most of their time goes by in waiting. */
   readonly parallel: number;
   /** Pulls what is only cut, in the place of a process. */
@@ -127,9 +129,9 @@ class Run {
     }
   }
 
-  /** Killed once, twice or three times; the last pull fetches what is not there and nothing else. */
+  /** Killed once or more often; the last pull fetches what is not there and nothing else. */
   async #killed(): Promise<void> {
-    const kills = 1 + Number(this.#random() < 0.3) + Number(this.#random() < 0.1);
+    const kills = Math.min(1 + Number(this.#random() < 0.3) + Number(this.#random() < 0.1), this.#options.most_kills);
     for (let i = 0; i < kills; i++) {
       await this.#kill(this.#start());
       this.#look(false);

@@ -3,8 +3,8 @@
     python golden/release/make_goldens.py                                  # allenai/Olmo-Hybrid-7B from the hub
     python golden/release/make_goldens.py --model DIR --output FOLDER      # a checkpoint folder
 
-The release's own modules run in float32 and, their casts to float32 taken out, in float64. Their weights come and go layer by layer, so that
-neither run holds more than a layer or a table of the vocabulary.
+The release's own modules run in float32 and, their casts to float32 taken out, in float64. Their weights come and go layer by layer, so
+that neither run holds more than a layer or a table of the vocabulary.
 """
 
 import argparse
@@ -142,8 +142,9 @@ def main():
     parser.add_argument("--revision", help="a branch, tag or commit of the repository, such as stage1-step10000")
     parser.add_argument("--output", type=Path, help="folder to write (default: release_goldens/NAME)")
     parser.add_argument("--text", type=Path, help="file with a text to run the model over (default: one of our own)")
-    parser.add_argument("--tokens", type=int, default=64, help="most tokens of it (default: %(default)s); a row of logits takes 1.2 MB")
-    parser.add_argument("--greedy", type=int, default=24, help="greedy tokens after it (default: %(default)s); all but the first is a pass over the weights")
+    parser.add_argument("--tokens", type=int, default=96, help="most tokens of it (default: %(default)s); a row of logits takes 1.2 MB")
+    parser.add_argument("--greedy", type=int, default=24,
+                        help="greedy tokens after it (default: %(default)s); all but the first is a pass over the weights")  # fmt: skip
     parser.add_argument("--keep", action="store_true", help="keep the float32 weights, 4 bytes each, instead of reading them for each pass")
     args = parser.parse_args()
     if args.tokens < 1 or args.greedy < 1:
@@ -159,7 +160,8 @@ def main():
     text = args.text.read_text(encoding="utf-8") if args.text else TEXT
     ids = torch.tensor(Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text, add_special_tokens=False).ids[: args.tokens])
     config, weights = read_config(folder), Weights(folder)
-    say(f"{folder}: {len(ids)} tokens, {config.num_hidden_layers} layers, {'NoPE' if config.rope_parameters['rope_theta'] is None else 'RoPE'}")
+    rope = "NoPE" if config.rope_parameters["rope_theta"] is None else "RoPE"
+    say(f"{folder}: {len(ids)} tokens, {config.num_hidden_layers} layers, {rope}")
 
     logits, continuation, margins = run(streamed(config, weights, torch.float32, args.keep), ids, args.greedy)
     with float32_means_float64():

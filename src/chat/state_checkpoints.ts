@@ -32,7 +32,9 @@ export class StateCheckpoints implements CausalLM {
   readonly #model: RewindableLM;
   /** The tokens in the caches. */
   #tokens: number[] = [];
-  /** By the number of tokens before them, the one used longest ago first. */
+  /**
+   * By the number of tokens before them, ascending. That is also the order of their last use: one that is gone back to is the last that is left.
+   */
   readonly #checkpoints = new Map<number, Snapshot>();
   #bytes = 0;
   /** Where the latest one was taken. */
@@ -62,7 +64,7 @@ export class StateCheckpoints implements CausalLM {
 
   /** The positions of the checkpoints, ascending, and their bytes. */
   get kept(): { readonly positions: readonly number[]; readonly bytes: number } {
-    return { positions: [...this.#checkpoints.keys()].sort((a, b) => a - b), bytes: this.#bytes };
+    return { positions: [...this.#checkpoints.keys()], bytes: this.#bytes };
   }
 
   /** Empties the caches and forgets the checkpoints. */
@@ -89,7 +91,7 @@ export class StateCheckpoints implements CausalLM {
       return 0;
     }
     this.#cut(from);
-    this.#model.restore(this.#use(from));
+    this.#model.restore(this.#checkpoints.get(from)!);
     this.#tokens.length = from;
     return from;
   }
@@ -151,13 +153,6 @@ export class StateCheckpoints implements CausalLM {
     for (const id of tokens) this.#tokens.push(id);
     if (this.position === this.#mark || this.position - this.#latest >= this.every) this.keep();
     return logits;
-  }
-
-  #use(position: number): Snapshot {
-    const snapshot = this.#checkpoints.get(position)!;
-    this.#checkpoints.delete(position);
-    this.#checkpoints.set(position, snapshot);
-    return snapshot;
   }
 
   /** Drops the checkpoints beyond a position. */

@@ -313,6 +313,22 @@ describe('the context', () => {
     expect((await say('Hello', { max_tokens: 2 })).tokens.length).toBeGreaterThan(0);
   });
 
+  test('a prompt that would leave no room for an answer is refused, and one that leaves just enough is not', async () => {
+    const { say } = await begin({ context: 256 });
+    const { prompt_tokens } = await say('x', { max_tokens: 1 });
+    for (const [room, fits] of [
+      [64, true],
+      [63, false],
+      [1, false],
+      [0, false],
+    ] as const) {
+      const { say } = await begin({ context: prompt_tokens + room, least_room: 64 });
+      const answer = say('x', { max_tokens: 1 });
+      if (fits) expect((await answer).prompt_tokens).toBe(prompt_tokens);
+      else await expect(answer).rejects.toThrow(RuntimeLimitError);
+    }
+  });
+
   test('max_tokens is a length, and not the context', async () => {
     const { say } = await begin({ eos_token_id: [] });
     expect(await say('Hello', { max_tokens: 2 })).toMatchObject({ finish_reason: 'length', context_full: false });

@@ -83,9 +83,8 @@ export class StateCheckpoints implements CausalLM {
   begin(prompt: readonly number[], mark = 0): number {
     if (this.#model.position !== this.#tokens.length) this.reset(); // someone else drove the model
     this.#mark = mark;
-    const shared = this.longestPrefix(prompt);
-    if (shared === this.#tokens.length) return shared;
-    const from = Math.max(0, ...[...this.#checkpoints.keys()].filter((position) => position <= shared));
+    const from = this.longestPrefix(prompt);
+    if (from === this.#tokens.length) return from;
     if (from === 0) {
       this.reset();
       return 0;
@@ -96,12 +95,13 @@ export class StateCheckpoints implements CausalLM {
     return from;
   }
 
-  /** How many tokens a prompt has in common with those in the caches, its last one not counted. */
+  /** How many tokens of a prompt `begin` would find: those that the caches hold, or the nearest checkpoint before they part from the prompt. */
   longestPrefix(prompt: readonly number[]): number {
     const most = Math.min(prompt.length - 1, this.#tokens.length);
-    let length = 0;
-    while (length < most && prompt[length] === this.#tokens[length]) length += 1;
-    return length;
+    let shared = 0;
+    while (shared < most && prompt[shared] === this.#tokens[shared]) shared += 1;
+    if (shared === this.#tokens.length) return shared;
+    return Math.max(0, ...[...this.#checkpoints.keys()].filter((position) => position <= shared));
   }
 
   forward(tokens: readonly number[] | Int32Array): Float32Array | Float64Array {

@@ -9,6 +9,7 @@ import { type LoadOptions, loadModel } from '../../src/load.ts';
 import { Tokenizer } from '../../src/tokenizer.ts';
 import { CountingModel, writeChatModel } from '../support/chat_model.ts';
 import { sharedFolder } from '../support/command_line.ts';
+import { temporaryFolder } from '../support/models.ts';
 import { collect } from '../support/table_model.ts';
 
 const dir = await writeChatModel(await sharedFolder());
@@ -271,6 +272,27 @@ describe('what ends an answer', () => {
     const { prompt_tokens, cached_tokens } = await say('Next', { max_tokens: 1 });
     expect(prompt_tokens).toBeGreaterThan(cached_tokens);
     expect(checkpoints.tokens.length).toBe(prompt_tokens);
+  });
+
+  test('an id that is no token: an error, and what came before it stays', async () => {
+    const padded = await writeChatModel(await temporaryFolder(), 1, 60);
+    const model = new CountingModel((await loadModel(padded, { context: 4096 })).model);
+    const checkpoints = new StateCheckpoints(model);
+    const conversation = new Conversation(checkpoints, tokenizer, chatml, { eos_token_id: [] });
+    let partial = 0;
+    for (let turn = 0; turn < 12; turn++) {
+      const before = conversation.messages.length;
+      const said = collect(conversation.send('Hello', { max_tokens: 60 }));
+      const error = await said.then(
+        () => null,
+        (reason: unknown) => reason,
+      );
+      if (error === null) continue;
+      expect(error).toBeInstanceOf(TokenizerError);
+      if (conversation.messages.length > before) partial += 1;
+    }
+    expect(partial).toBeGreaterThan(2);
+    expect(model.counted()).toBe(checkpoints.tokens.length);
   });
 
   test('one answer at a time', async () => {

@@ -1,3 +1,4 @@
+import { logSumExp } from '../dist/log_probability.js';
 import { allLogits } from '../dist/verify.js';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { embeddedModel, loadModel, openFile, readSafetensors, readTensor, type OlmoHybridForCausalLM } from '../dist/index.js';
@@ -30,8 +31,7 @@ function logProbabilities(model: OlmoHybridForCausalLM, ids: readonly number[]):
   const logits = allLogits(model, ids);
   for (let t = 0; t < ids.length; t++) {
     const row = logits.subarray(t * V, (t + 1) * V);
-    const largest = row.reduce((most, value) => Math.max(most, value));
-    const log_sum = largest + Math.log(row.reduce((sum, value) => sum + Math.exp(value - largest), 0));
+    const log_sum = logSumExp(row);
     for (let id = 0; id < V; id++) row[id] = row[id]! - log_sum;
   }
   return logits;

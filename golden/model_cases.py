@@ -10,7 +10,7 @@ import torch
 from transformers import Olmo3ForCausalLM, OlmoHybridForCausalLM
 
 import truth
-from checkpoints import EOS, OLMO3, OLMO_HYBRID, fused_conv_names, olmo_core_names, random_weights, write_checkpoint
+from checkpoints import OLMO3, OLMO_HYBRID, fused_conv_names, olmo_core_names, random_weights, write_checkpoint
 from random_values import Random
 from release_in_float64 import float32_means_float64
 from safetensors_file import write_safetensors
@@ -164,10 +164,10 @@ def relative(error, exact):
     return (error.double() - exact).abs().max().item() / exact.abs().max().item()
 
 
-def write_model(case, producer):
-    """Write one golden folder; returns what its log line says."""
+def write_model(case, producer, models=MODELS):
+    """Write one golden folder below `models`; returns what its log line says."""
     config, weights, input_ids = case.checkpoint()
-    folder = MODELS / case.name
+    folder = models / case.name
     shutil.rmtree(folder, ignore_errors=True)
     write_folder(case, folder, config, weights)
     readable = case.names != "olmo_core" and not case.written
@@ -181,7 +181,7 @@ def write_model(case, producer):
     logits, hidden = run(model, input_ids)
     exact_logits, exact_hidden = truth.forward(config, weights, input_ids)
     continuation, margins = greedy(model, input_ids)
-    if EOS in continuation or margins.min() < MARGIN:
+    if config["eos_token_id"] in continuation or margins.min() < MARGIN:
         raise AssertionError(f"{case.name}: the greedy continuation meets eos or a margin of {margins.min()}; choose another prompt")
 
     kept = torch.arange(case.tokens)

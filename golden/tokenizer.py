@@ -203,7 +203,7 @@ def all_texts() -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def train() -> Tokenizer:
+def train(vocab_size: int = 1500, added: list[tuple[str, bool]] = ADDED) -> Tokenizer:
     """A fixture of the release's shape. The corpus is the texts above in shuffled pieces, enough to learn merges in every script."""
     rng = random.Random(0)
     words = [w for s in SENTENCES + CODE for w in s.split(" ")]
@@ -215,9 +215,9 @@ def train() -> Tokenizer:
     ])
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=1500, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(corpus, trainer)
-    for content, special in ADDED:
+    for content, special in added:
         token = AddedToken(content, normalized=False, special=special)
         tokenizer.add_special_tokens([token]) if special else tokenizer.add_tokens([token])
     return tokenizer

@@ -13,7 +13,8 @@ export interface ChatTemplate {
 /** One turn. A template may look at more fields than these two, for example at `function_calls`. */
 export interface ChatMessage {
   readonly role: string;
-  readonly content: string;
+  /** Null where the turn is nothing but its `function_calls` or `tool_calls`. */
+  readonly content: string | null;
   readonly [field: string]: unknown;
 }
 
@@ -47,8 +48,8 @@ const WORKER = `
 `;
 
 /**
- * Finds the chat template of a model folder (Node only): chat_template.jinja, or else `chat_template` in tokenizer_config.json.
- * HF: PreTrainedTokenizerBase.from_pretrained.
+ * Finds the chat template of a model folder (Node only): chat_template.jinja, with more of them by name in additional_chat_templates, or else
+ * `chat_template` in tokenizer_config.json. HF: PreTrainedTokenizerBase.from_pretrained.
  * @returns null when the folder has none
  * @throws TokenizerError with every problem of the two files
  */
@@ -68,9 +69,8 @@ export async function readChatTemplate(folder: string): Promise<ChatTemplate | n
     else if (token != null) problems.push({ where: `${configPath}: ${name}`, expected: 'the text of a token', found: kindOf(token), fix });
   }
 
-  const jinja = await readTextFile(join(folder, 'chat_template.jinja'), TokenizerError);
-  const sources = new Map<string, string>();
-  const given = jinja ?? config.chat_template ?? [];
+  const sources = await readTemplateFiles(folder);
+  const given = sources.size > 0 ? [] : (config.chat_template ?? []);
   for (const entry of Array.isArray(given) ? given : [{ name: 'default', template: given }]) {
     const { name, template } = isObject(entry) ? entry : {};
     if (typeof name === 'string' && typeof template === 'string') sources.set(name, template);
@@ -86,10 +86,26 @@ export async function readChatTemplate(folder: string): Promise<ChatTemplate | n
   return sources.size === 0 ? null : { sources, variables };
 }
 
+/** Templates that have files of their own, by name. HF: PreTrainedTokenizerBase.save_chat_templates writes them. */
+async function readTemplateFiles(folder: string): Promise<Map<string, string>> {
+  const { join, parse } = await import('node:path');
+  const { readdir } = await import('node:fs/promises');
+  const more = 'additional_chat_templates';
+  const names = await readdir(join(folder, more)).catch((): string[] => []);
+  const files: [name: string, file: string][] = [['default', 'chat_template.jinja']];
+  for (const name of names.sort()) if (name.endsWith('.jinja')) files.push([parse(name).name, join(more, name)]);
+  const sources = new Map<string, string>();
+  for (const [name, file] of files) {
+    const source = await readTextFile(join(folder, file), TokenizerError);
+    if (source !== null) sources.set(name, source);
+  }
+  return sources;
+}
+
 /**
  * Writes a chat as the model's template does (Node only). In the text, a special token of the template cannot be told from the same
  * characters in a message: for ids use `encodeChat`.
- * @throws ArgumentError when a message has no role or content, or either is no string
+ * @throws ArgumentError when a message has no role or content, or either is no string (content may be null beside calls)
  * @throws TokenizerError when the template is faulty, refuses the chat (its message is quoted), or is stopped at a limit
  */
 export async function renderChat(template: ChatTemplate, chat: Chat, limits: RenderLimits = {}): Promise<string> {
@@ -162,9 +178,11 @@ function checkMessages(messages: readonly ChatMessage[]): void {
     throw new ArgumentError({ where: 'messages', expected: 'an array of at least one message', found: kindOf(messages), fix });
   }
   for (const [at, message] of messages.entries()) {
-    const { role, content }: Record<string, unknown> = isObject(message) ? message : {};
+    const { role, content, function_calls, tool_calls }: Record<string, unknown> = isObject(message) ? message : {};
     if (typeof role !== 'string') problems.push({ where: `messages[${at}].role`, expected: 'a string', found: kindOf(role), fix });
-    if (typeof content !== 'string') problems.push({ where: `messages[${at}].content`, expected: 'a string', found: kindOf(content), fix });
+    const callsOnly = content === null && (function_calls ?? tool_calls) != null;
+    if (typeof content !== 'string' && !callsOnly)
+      problems.push({ where: `messages[${at}].content`, expected: 'a string', found: kindOf(content), fix });
   }
   if (problems.length > 0) throw new ArgumentError(problems);
 }

@@ -65,6 +65,13 @@ export class RuntimeLimitError extends OlmoHybridError {
   }
 }
 
+/** A model's repository cannot be had from the Hub or from the cache: a name, a request, a digest, a disk. */
+export class HubError extends OlmoHybridError {
+  constructor(problems: Problem | readonly Problem[], options?: ErrorOptions) {
+    super('HUB', problems, options);
+  }
+}
+
 /** The file of a saved conversation is damaged, of another version, or of another model. */
 export class SessionError extends OlmoHybridError {
   constructor(problems: Problem | readonly Problem[], options?: ErrorOptions) {

@@ -24,6 +24,8 @@ export interface CausalLM {
 
 /** What text generation asks of a tokenizer. */
 export interface TextTokenizer {
+  /** One more than the largest id. */
+  readonly vocabSize: number;
   /** Token ids of a text. */
   encode(text: string): number[];
   /** A decoder for one text, whose pieces end at whole characters. */
@@ -45,6 +47,8 @@ export interface GenerateOptions extends SamplingOptions {
    * prompt is not among them. That they are these tokens is for the caller to know. Default 0.
    */
   readonly cached?: number | undefined;
+  /** Ids from here on are never drawn: models have rows of padding behind the last token of their tokenizer. Default: the model's vocab_size. */
+  readonly vocab_size?: number | undefined;
   /** Ends the generation within one forward call. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -89,8 +93,9 @@ export async function* generate(
   if (length === limit) return 'length';
 
   tokens.set(prompt);
-  const sampler = new Sampler(model.config.vocab_size, options, new Random(seed));
-  for (const id of prompt) sampler.observe(id);
+  const V = Math.min(options.vocab_size ?? Infinity, model.config.vocab_size);
+  const sampler = new Sampler(V, options, new Random(seed));
+  for (const id of prompt) if (id < V) sampler.observe(id);
   const generation = Symbol();
   owners.set(model, generation);
   if (cached === 0) model.reset();
@@ -103,7 +108,7 @@ export async function* generate(
     checkOwner(model, generation);
     if (end < length) continue;
 
-    const id = sampler.sample(logits);
+    const id = sampler.sample(V === logits.length ? logits : logits.subarray(0, V));
     sampler.observe(id);
     tokens[length] = id;
     length += 1;
@@ -136,7 +141,7 @@ export async function* generateText(
   const stop_strings = new StopStrings(stop);
   const tokens: number[] = [];
   let text = '';
-  const ids = generate(model, prompt_ids, options);
+  const ids = generate(model, prompt_ids, { vocab_size: tokenizer.vocabSize, ...options });
   let step = await ids.next();
   for (; !step.done; step = await ids.next()) {
     tokens.push(step.value);
@@ -205,7 +210,7 @@ function checkOwner(model: CausalLM, generation: symbol): void {
 }
 
 /** Resolves in a task of its own, after waiting events: promises alone would keep timers, signals and key presses waiting. */
-function macrotask(): Promise<void> {
+export function macrotask(): Promise<void> {
   return new Promise((resolve) => {
     if (typeof setImmediate === 'function') {
       setImmediate(resolve);

@@ -13,6 +13,7 @@ export {
 } from './chat_template.ts';
 export { type ByteSource, bytesSource, openFile } from './checkpoint/byte_source.ts';
 export { type CheckpointFolder, openCheckpointFolder } from './checkpoint/checkpoint_folder.ts';
+export { folderFiles, type ModelFiles } from './checkpoint/model_files.ts';
 export type { Dtype, TensorArray } from './checkpoint/dtype.ts';
 export { readSafetensors, readTensor, type SafetensorsFile, type TensorEntry } from './checkpoint/safetensors.ts';
 export { type TensorData, writeSafetensors } from './checkpoint/safetensors_writer.ts';
@@ -22,6 +23,7 @@ export {
   CheckpointError,
   ConfigError,
   describe,
+  HubError,
   OlmoHybridError,
   type Problem,
   RuntimeLimitError,
@@ -39,6 +41,11 @@ export {
   type TextTokenizer,
 } from './generate.ts';
 export { type GenerationConfig, parseGenerationConfig, readGenerationConfig } from './generation_config.ts';
+export { type HubEnvironment, hubEnvironment } from './hub/environment.ts';
+export { type LocateOptions, locateModel } from './hub/locate.ts';
+export { type ModelId, parseModelId } from './hub/model_id.ts';
+export { type PulledQuantised, type PullQuantisedOptions, pullQuantised } from './hub/pull_quantised.ts';
+export { type Pulled, type PullOptions, pull } from './hub/pull.ts';
 export {
   type KVOption,
   type LoadedModel,
@@ -47,17 +54,20 @@ export {
   loadModelFrom,
   type ModelPlan,
   planModel,
+  planModelFrom,
   readConfig,
   type WeightsOption,
 } from './load.ts';
 export { OlmoHybridForCausalLM, type Snapshot, type SnapshotOptions } from './model/olmo_hybrid.ts';
 export { embeddedModel } from './package_files.ts';
+export { type Perplexity, type PerplexityOptions, perplexity } from './perplexity.ts';
 export { type QuantizedFolder, type QuantizeOptions, quantizeCheckpoint } from './quantize.ts';
 export { Random } from './random.ts';
 export type { Mode, Tap } from './runtime/bank.ts';
 export type { FloatArray, Tensor } from './runtime/tensor.ts';
 export { type Candidate, Sampler, type SamplingOptions } from './sampler.ts';
 export type { StreamingDecoder } from './streaming_decoder.ts';
+export { startsThinking, type ThinkingPiece, ThinkingText } from './thinking.ts';
 export { type DecodeOptions, Tokenizer } from './tokenizer.ts';
 export { type Accuracy, type Agreement, type HeldOut, type Verification, type VerifyOptions, verify } from './verify.ts';
 export type { Bf16Model, Bf16Op } from './verify_bf16.ts';

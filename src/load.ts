@@ -2,6 +2,7 @@ import { bf16Kernels } from './bf16/index.ts';
 import { castWeights } from './bf16/weights.ts';
 import { Checkpoint } from './checkpoint/checkpoint.ts';
 import { openCheckpointFolder } from './checkpoint/checkpoint_folder.ts';
+import type { ModelFiles } from './checkpoint/model_files.ts';
 import { checkQuantisedFiles } from './checkpoint/quantised.ts';
 import type { TensorEntry } from './checkpoint/safetensors.ts';
 import { type OlmoHybridConfig, parseConfig } from './config.ts';
@@ -18,11 +19,12 @@ import { BANK_LIMIT_BYTES, WasmBank } from './runtime/wasm_bank.ts';
 import { ThreadPool } from './runtime/thread_pool.ts';
 import { type Build, hasRelaxedSimd } from './runtime/wasm_module.ts';
 import type { WeightFormat } from './runtime/tensor.ts';
-import { readTextFile } from './text_file.ts';
+import { decodeUtf8, readTextFile } from './text_file.ts';
 
 const DEFAULT_CONTEXT = 4096;
 const DEFAULT_PREFILL_CHUNK = 256;
 const MOST_THREADS = 256;
+const LARGEST_CONFIG = 1 << 20; // bytes
 export const KV_FORMATS = { f32: 'F32', f16: 'F16', q8: 'Q8' } as const;
 
 export type WeightsOption = 'f32' | 'bf16' | 'q8' | 'q4';
@@ -93,30 +95,54 @@ export interface LoadedModel {
 }
 
 /**
- * Reads config.json of a checkpoint folder.
+ * Reads config.json of a model.
+ * @param from path of its folder (Node only), or its files
  * @throws {ConfigError} when it is missing or not of an architecture that this engine runs.
  */
-export async function readConfig(dir: string): Promise<OlmoHybridConfig> {
-  const path = `${dir}/config.json`;
-  const text = await readTextFile(path, ConfigError);
-  if (text !== null) return parseConfig(text, path);
+export async function readConfig(from: string | ModelFiles): Promise<OlmoHybridConfig> {
+  const where = typeof from === 'string' ? `${from}/config.json` : `${from.name}: config.json`;
+  const text = typeof from === 'string' ? await readTextFile(where, ConfigError) : await readConfigOf(from, where);
+  if (text !== null) return parseConfig(text, where);
   throw new ConfigError({
-    where: path,
+    where,
     expected: 'a file',
     found: 'nothing',
     fix: 'Give the folder that holds config.json and model.safetensors.',
   });
 }
 
+async function readConfigOf(files: ModelFiles, where: string): Promise<string | null> {
+  if (!files.names.includes('config.json')) return null;
+  const source = await files.open('config.json');
+  try {
+    if (source.byteLength > LARGEST_CONFIG) {
+      const found = `${source.byteLength} bytes`;
+      throw new ConfigError({ where, expected: `at most ${LARGEST_CONFIG} bytes`, found, fix: 'This is not the config.json of a model.' });
+    }
+    const bytes = new Uint8Array(source.byteLength);
+    await source.read(0, bytes);
+    return decodeUtf8(bytes, where, ConfigError);
+  } finally {
+    await source.close();
+  }
+}
+
 /** The stored tensors of a checkpoint by name, from one file or all its shards. */
 type Tensors = ReadonlyMap<string, TensorEntry>;
 
 /**
- * Checks a checkpoint folder against its config and plans the memory, also where the machine has too little.
+ * Checks a checkpoint against its config and plans the memory, also where the machine has too little. Only headers are read.
+ * @param from path of its folder (Node only), or its files
  * @throws {ConfigError} {CheckpointError} {ArgumentError}; {RuntimeLimitError} when a layer exceeds a bank
  */
-export async function planModel(dir: string, options: LoadOptions = {}): Promise<ModelPlan> {
-  return await withFolder(dir, async (config, tensors) => (await prepare(dir, config, tensors, options)).plan);
+export async function planModel(from: string | ModelFiles, options: LoadOptions = {}): Promise<ModelPlan> {
+  const where = typeof from === 'string' ? from : from.name;
+  return await withFolder(from, async (config, tensors) => (await prepare(where, config, tensors, options)).plan);
+}
+
+/** The same from what has been read already: a config of `parseConfig` and tensors of `readSafetensors`. */
+export async function planModelFrom(config: OlmoHybridConfig, tensors: Tensors, options: LoadOptions = {}): Promise<ModelPlan> {
+  return (await prepare('checkpoint', config, tensors, options)).plan;
 }
 
 /**
@@ -210,9 +236,9 @@ async function prepare(where: string, config: OlmoHybridConfig, tensors: Tensors
   return { checkpoint, formats, plan };
 }
 
-async function withFolder<T>(dir: string, use: (config: OlmoHybridConfig, tensors: Tensors) => Promise<T>): Promise<T> {
-  const config = await readConfig(dir);
-  const folder = await openCheckpointFolder(dir);
+async function withFolder<T>(from: string | ModelFiles, use: (config: OlmoHybridConfig, tensors: Tensors) => Promise<T>): Promise<T> {
+  const config = await readConfig(from);
+  const folder = await openCheckpointFolder(from);
   try {
     checkQuantisedFiles(folder.files);
     return await use(config, folder.tensors);

@@ -1,8 +1,8 @@
-import type { OlmoHybridConfig } from './config.ts';
 import { ArgumentError } from './errors.ts';
 import { type LoadOptions, loadModel } from './load.ts';
 import type { OlmoHybridForCausalLM } from './model/olmo_hybrid.ts';
 import { embeddedModel, packageFile } from './package_files.ts';
+import { perplexity as textPerplexity } from './perplexity.ts';
 import type { Bank } from './runtime/bank.ts';
 import { ReferenceBank } from './runtime/reference_bank.ts';
 import type { FloatArray } from './runtime/tensor.ts';
@@ -127,14 +127,7 @@ export async function verifyEmbedded(options: VerifyOptions): Promise<HeldOut> {
   const golden = await readGolden(packageFile('golden/demo/expected.safetensors'));
   const { model, dispose } = await loadModel(embeddedModel, loadOptions(options));
   const ids = numbersOf(golden, 'heldout_ids');
-  let nats = 0;
-  let predicted = 0;
-  for (let begin = 0; begin < ids.length; begin += WINDOW) {
-    const window = ids.slice(begin, begin + WINDOW);
-    nats += surprise(allLogits(model, window), window, model.config);
-    predicted += window.length - 1;
-  }
-  const perplexity = Math.exp(nats / predicted);
+  const { perplexity } = await textPerplexity(model, ids, { context: WINDOW });
   const pytorch_perplexity = Math.exp(numbersOf(golden, 'heldout_nll')[0]!);
 
   const greedy = { agreed: 0, compared: 0 };
@@ -169,19 +162,6 @@ export function allLogits(model: OlmoHybridForCausalLM, ids: readonly number[]):
     model.forwardAll(chunk, logits.subarray(begin * V, (begin + chunk.length) * V));
   }
   return logits;
-}
-
-/** Sum of -log p(next token) over a text, in nats. */
-function surprise(logits: Float64Array, ids: readonly number[], { vocab_size: V }: OlmoHybridConfig): number {
-  let nats = 0;
-  for (let t = 0; t + 1 < ids.length; t++) {
-    const row = logits.subarray(t * V, (t + 1) * V);
-    const largest = row[likeliest(row)]!;
-    let sum = 0;
-    for (let id = 0; id < V; id++) sum += Math.exp(row[id]! - largest);
-    nats += largest + Math.log(sum) - row[ids[t + 1]!]!;
-  }
-  return nats;
 }
 
 /** Decodes along PyTorch's greedy continuation, so that one unclear step does not end the comparison. */

@@ -111,7 +111,7 @@ describe('folders without weights', () => {
   test('no folder', async () => {
     const missing = join(dir, 'missing');
     expect((await refusal(missing)).message).toBe(
-      `${missing}: expected a checkpoint folder, found nothing there. Give the folder that holds model.safetensors.`,
+      `${missing}: expected a checkpoint folder, found nothing there. Give the folder that holds model.safetensors, or a model of the Hub as org/name.`,
     );
   });
 

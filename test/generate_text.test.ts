@@ -8,6 +8,7 @@ const encoder = new TextEncoder();
 
 /** One token for each byte; id 256 ends the text. */
 const letters = {
+  vocabSize: 257,
   encode: (text: string) => [...encoder.encode(text)],
   streamingDecoder: () => {
     const decoder = new TextDecoder();
@@ -17,7 +18,7 @@ const letters = {
 
 /** One token for each of some pieces of text. */
 function piecesTokenizer(pieces: readonly string[]) {
-  return { encode: () => [0], streamingDecoder: () => ({ push: (id: number) => pieces[id]!, flush: () => '' }) };
+  return { vocabSize: pieces.length, encode: () => [0], streamingDecoder: () => ({ push: (id: number) => pieces[id]!, flush: () => '' }) };
 }
 
 async function runText(
@@ -40,6 +41,13 @@ describe('generateText', () => {
     expect(pieces).toEqual(['n', 'a', 'ï', 'v', 'e', ' ', '😀', '!']);
     expect(tokens).toEqual([...encoder.encode('naïve 😀!')]);
     expect(finish_reason).toBe('length');
+  });
+
+  test('rows of padding behind the last token of the tokenizer are never drawn', async () => {
+    const padded = new Script([300, 97, 300, 98], 5, 320); // wants 300 most, which is no letter
+    const { tokens } = await runText(padded, letters, [310, 1, 1, 1, 1], { temperature: 0, max_tokens: 4 });
+    expect(tokens.every((id) => id < letters.vocabSize)).toBe(true);
+    expect([tokens[1], tokens[3]]).toEqual([97, 98]);
   });
 
   test('a character cut off by max_tokens is flushed', async () => {

@@ -13,6 +13,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   bf16: ['reference', 'runtime', 'model'],
   checkpoint: ['config', 'runtime', 'model'], // the parameters that a model declares
   config: ['text_file'],
+  hub: ['checkpoint', 'text_file', 'load', 'quantised_shards'],
   chat: [
     'chat_template',
     'generate',
@@ -28,8 +29,9 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'runtime',
   ],
 };
-/** Packages that the library may need at run time; the command line may need two more. */
+/** Packages that the library may need at run time; its client of the Hub may need two more, and the command line two others. */
 const LIBRARY = ['@huggingface/jinja', '@huggingface/tokenizers'];
+const HUB = ['@huggingface/hub', 'proper-lockfile'];
 const COMMAND_LINE = ['commander', 'picocolors'];
 
 const BUILDS = ['strict', 'strict.shared', 'relaxed', 'relaxed.shared'].map((build) => `build/${build}.wasm`);
@@ -70,12 +72,13 @@ test('no file imports itself by way of others', () => {
   for (const file of sources) visit(file, []);
 });
 
-test('the library needs two packages, the command line two more, and package.json lists these', () => {
+test('the library needs two packages, the client of the Hub and the command line two more each, and package.json lists these', () => {
   const needed = (files: string[]) => [...new Set(files.flatMap((file) => importsOf(file).packages))].sort();
-  expect(needed(sources.filter((file) => part(file) !== 'cli' && part(file) !== 'testing'))).toEqual(LIBRARY);
+  expect(needed(sources.filter((file) => !['cli', 'hub', 'testing'].includes(part(file))))).toEqual(LIBRARY);
+  expect(needed(sources.filter((file) => part(file) === 'hub'))).toEqual(HUB);
   expect(needed(sources.filter((file) => part(file) === 'cli')).filter((name) => !LIBRARY.includes(name))).toEqual(COMMAND_LINE);
   const { dependencies } = JSON.parse(readFileSync(repository('package.json'), 'utf8')) as { dependencies: Record<string, string> };
-  expect(Object.keys(dependencies).sort()).toEqual([...LIBRARY, ...COMMAND_LINE].sort());
+  expect(Object.keys(dependencies).sort()).toEqual([...LIBRARY, ...HUB, ...COMMAND_LINE].sort());
   for (const version of Object.values(dependencies)) expect(version).toMatch(/^\d+\.\d+\.\d+$/);
 });
 

@@ -206,7 +206,8 @@ export class Conversation {
     const tokens: number[] = [];
     let [text, first] = ['', 0];
     const seed = BigInt.asUintN(64, this.#seed + BigInt(this.#answers));
-    const ids = generate(this.checkpoints, prompt, { ...this.sampling, ...options, eos_token_id: this.#eos, seed, cached });
+    const { vocabSize: vocab_size } = this.#tokenizer;
+    const ids = generate(this.checkpoints, prompt, { ...this.sampling, ...options, vocab_size, eos_token_id: this.#eos, seed, cached });
     try {
       let step = await ids.next();
       for (; !step.done; step = await ids.next()) {

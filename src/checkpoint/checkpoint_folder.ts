@@ -1,6 +1,7 @@
-import { CheckpointError } from '../errors.ts';
-import { type ByteSource, openFile } from './byte_source.ts';
+import { CheckpointError, type Problem } from '../errors.ts';
+import type { ByteSource } from './byte_source.ts';
 import { JsonScanner } from './json_scanner.ts';
+import { folderFiles, INDEX, isPlainName, type ModelFiles, requireWeights, SINGLE } from './model_files.ts';
 import { ProblemList, quote } from './problem_list.ts';
 import { readSafetensors, type SafetensorsFile, type TensorEntry } from './safetensors.ts';
 
@@ -14,24 +15,21 @@ export interface CheckpointFolder {
   close(): Promise<void>;
 }
 
-const SINGLE = 'model.safetensors';
-const INDEX = 'model.safetensors.index.json';
 const LARGEST_INDEX = 100_000_000; // bytes, the limit that the format sets for a header
 
 const SAME_REVISION = 'Download the index and all its shards again, from the same revision.';
 
 /**
- * Opens the weights in a folder (Node only): `model.safetensors`, or else the shards that `model.safetensors.index.json` names,
- * in the order of HF: PreTrainedModel.from_pretrained. Only headers are read.
- * @param dir path of the folder.
+ * Opens the weights of a model: `model.safetensors`, or else the shards that `model.safetensors.index.json` names, in the order of HF:
+ * PreTrainedModel.from_pretrained. Only headers are read.
+ * @param from path of a folder (Node only), or its files.
  * @throws CheckpointError with every problem of the index and of all shards; then no file is left open.
  */
-export async function openCheckpointFolder(dir: string): Promise<CheckpointFolder> {
-  const { join } = await import('node:path');
-  const names = await listFolder(dir);
+export async function openCheckpointFolder(from: string | ModelFiles): Promise<CheckpointFolder> {
+  const model = typeof from === 'string' ? await folderFiles(from) : from;
   const sources: ByteSource[] = [];
   const open = async (name: string) => {
-    const source = await openFile(join(dir, name));
+    const source = await model.open(name);
     sources.push(source);
     return readSafetensors(source);
   };
@@ -40,8 +38,8 @@ export async function openCheckpointFolder(dir: string): Promise<CheckpointFolde
   };
 
   try {
-    if (!names.includes(SINGLE) && !names.includes(INDEX)) throw noWeights(dir, names);
-    const files = names.includes(SINGLE) ? [await open(SINGLE)] : await openShards(join(dir, INDEX), open);
+    requireWeights(model);
+    const files = model.names.includes(SINGLE) ? [await open(SINGLE)] : await openShards(await model.open(INDEX), open);
     return { tensors: new Map(files.flatMap((file) => [...file.tensors])), files, close };
   } catch (error) {
     await close();
@@ -49,37 +47,15 @@ export async function openCheckpointFolder(dir: string): Promise<CheckpointFolde
   }
 }
 
-async function listFolder(dir: string): Promise<string[]> {
-  const { readdir } = await import('node:fs/promises');
-  return await readdir(dir).catch((cause: NodeJS.ErrnoException) => {
-    const reasons: Record<string, string> = { ENOENT: 'nothing there', ENOTDIR: 'a file', EACCES: 'no permission to read it' };
-    const found = reasons[cause.code ?? ''] ?? cause.message;
-    throw new CheckpointError(
-      { where: dir, expected: 'a checkpoint folder', found, fix: `Give the folder that holds ${SINGLE}.` },
-      { cause },
-    );
-  });
-}
-
-function noWeights(dir: string, names: readonly string[]): CheckpointError {
-  const present = names.slice(0, 10).map(quote).join(', ');
-  return new CheckpointError({
-    where: dir,
-    expected: `${SINGLE} or ${INDEX}`,
-    found: names.length === 0 ? 'an empty folder' : `only ${present}${names.length > 10 ? ` and ${names.length - 10} more` : ''}`,
-    fix: 'Download the weights in the safetensors format, or give the folder that holds them.',
-  });
-}
-
 /** Opens every shard of an index and checks that together they hold each tensor where the index says, once, and no others. */
-async function openShards(index: string, open: (name: string) => Promise<SafetensorsFile>): Promise<SafetensorsFile[]> {
+async function openShards(source: ByteSource, open: (name: string) => Promise<SafetensorsFile>): Promise<SafetensorsFile[]> {
+  const index = source.name;
   const problems = new ProblemList(index);
-  const weightMap = await readIndex(index, problems);
+  const weightMap = await readIndex(source, problems);
   const shards = new Map<string, SafetensorsFile>();
   for (const shard of [...new Set(weightMap.values())].sort()) {
-    if (!isPlainName(shard)) {
-      const expected = 'the name of a .safetensors file in the same folder';
-      problems.add({ where: index, expected, found: quote(shard), fix: 'Do not use this checkpoint unless you trust where it came from.' });
+    if (!isShardName(shard)) {
+      problems.add(outside(index, shard));
       continue;
     }
     try {
@@ -94,9 +70,22 @@ async function openShards(index: string, open: (name: string) => Promise<Safeten
   return [...shards.values()];
 }
 
-/** Reads `weight_map`, from tensor to shard. */
-async function readIndex(index: string, problems: ProblemList): Promise<ReadonlyMap<string, string>> {
-  const source = await openFile(index);
+/**
+ * Reads the shards that an index names.
+ * @param source the index; it is closed
+ * @throws {CheckpointError} when it is damaged, or names anything but safetensors files beside it
+ */
+export async function readShardNames(source: ByteSource): Promise<string[]> {
+  const problems = new ProblemList(source.name);
+  const names = [...new Set((await readIndex(source, problems)).values())].sort();
+  for (const name of names) if (!isShardName(name)) problems.add(outside(source.name, name));
+  problems.throwIfAny();
+  return names;
+}
+
+/** Reads `weight_map`, from tensor to shard, and closes the source. */
+async function readIndex(source: ByteSource, problems: ProblemList): Promise<ReadonlyMap<string, string>> {
+  const index = source.name;
   try {
     if (source.byteLength > LARGEST_INDEX) {
       const found = `${source.byteLength} bytes`;
@@ -123,9 +112,14 @@ async function readIndex(index: string, problems: ProblemList): Promise<Readonly
   }
 }
 
-/** A shard lies beside its index: a name with any way out of the folder, on any system, is refused. */
-function isPlainName(shard: string): boolean {
-  return /^[^/\\:\p{C}]+\.safetensors$/u.test(shard);
+/** A shard lies beside its index. */
+function isShardName(shard: string): boolean {
+  return isPlainName(shard) && /.\.safetensors$/.test(shard);
+}
+
+function outside(index: string, shard: string): Problem {
+  const expected = 'the name of a .safetensors file in the same folder';
+  return { where: index, expected, found: quote(shard), fix: 'Do not use this checkpoint unless you trust where it came from.' };
 }
 
 function comparePlaces(

@@ -16,22 +16,43 @@ export const BLOCK_BYTES = { Q8: 544, Q4: 320 } as const;
 /** Where the scales of a block begin, and how many there are, minima included. */
 const SCALES = { Q8: { at: 512, count: 16 }, Q4: { at: 256, count: 32 } } as const;
 
+/** What quantised matrices were made of: tensors, by their digest, or files of a repository, each by its sha256. */
+export type QuantisedSource =
+  | { readonly source_weights_sha256: string }
+  | { readonly source_repository: string; readonly source_commit: string; readonly source_files_sha256: string };
+
+/** What a quantised folder says of itself. */
+export interface Quantisation {
+  readonly weights: string;
+  /** null when it was made of a repository. */
+  readonly source_weights_sha256: string | null;
+  /** `org/name`; null when it was made of a folder. */
+  readonly source_repository: string | null;
+  readonly source_commit: string | null;
+}
+
 /** What a file says of its quantised matrices. */
-export function quantisedMetadata(weights: 'q8' | 'q4', source_sha256: string): Map<string, string> {
+export function quantisedMetadata(weights: 'q8' | 'q4', source: QuantisedSource): Map<string, string> {
   return new Map([
     [VERSION_KEY, QUANTISED_FORMAT_VERSION],
     ['weights', weights],
     ['block', String(BLOCK)],
     ['panel', String(PANEL)],
-    ['source_weights_sha256', source_sha256],
+    ...Object.entries(source),
   ]);
 }
 
 /** What the files of a quantised folder say of themselves; null of a folder that is not. */
-export function quantisationOf([file]: readonly SafetensorsFile[]): { weights: string; source_weights_sha256: string } | null {
+export function quantisationOf([file]: readonly SafetensorsFile[]): Quantisation | null {
   const { metadata } = file!;
   if (!metadata.has(VERSION_KEY)) return null;
-  return { weights: metadata.get('weights') ?? 'unknown', source_weights_sha256: metadata.get('source_weights_sha256') ?? 'unknown' };
+  const said = (key: string) => metadata.get(key) ?? null;
+  return {
+    weights: said('weights') ?? 'unknown',
+    source_weights_sha256: said('source_weights_sha256'),
+    source_repository: said('source_repository'),
+    source_commit: said('source_commit'),
+  };
 }
 
 /** The format of a stored matrix by its dtype and shape; null if it is not quantised. */

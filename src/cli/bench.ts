@@ -4,8 +4,8 @@ import { SHAPES, shapeConfig } from '../bench/shapes.ts';
 import { syntheticTensors } from '../bench/synthetic.ts';
 import { ArgumentError } from '../errors.ts';
 import { type KVOption, type LoadOptions, loadModel, loadModelFrom, type WeightsOption } from '../load.ts';
-import { embeddedModel } from '../package_files.ts';
 import { physicalCores } from '../runtime/cores.ts';
+import { modelFolder } from './model_folder.ts';
 import { integer, oneOf } from './options.ts';
 import { duration, note, onStdout, scaled } from './terminal.ts';
 
@@ -26,7 +26,7 @@ export function addBench(program: Command): void {
   program
     .command('bench')
     .description('measure how fast a model runs here, beside what this machine can do')
-    .option('--model <dir>', 'folder with config.json and model.safetensors (default: the embedded demo model)')
+    .option('--model <dir>', 'folder with config.json and model.safetensors, or org/name on the Hub (default: the embedded demo model)')
     .option('--shape <name>', `a model of random weights instead: ${SHAPES.join(', ')}`, oneOf('--shape', SHAPES))
     .option('--weights <format>', 'f32, bf16, q8 or q4 (default: as stored)', oneOf('--weights', ['f32', 'bf16', 'q8', 'q4']))
     .option('--kv <format>', 'keys and values in f32, f16 or q8', oneOf('--kv', ['f32', 'f16', 'q8']), 'f32' as const)
@@ -40,6 +40,7 @@ export function addBench(program: Command): void {
       if (model !== undefined && shape !== undefined) {
         throw new ArgumentError({ where: 'bench', expected: '--model or --shape', found: 'both', fix: 'Leave one of the two out.' });
       }
+      const folder = await modelFolder(model, { weights: flags.weights });
       const result = await runBench({
         ...flags,
         weights: flags.weights,
@@ -47,7 +48,7 @@ export function addBench(program: Command): void {
         shape: shape ?? model ?? 'embedded',
         contexts: context,
         onStep: (step) => process.stderr.isTTY && note(`${step} …\n`),
-        load: async (options) => (shape === undefined ? await loadModel(model ?? embeddedModel, options) : await synthetic(shape, options)),
+        load: async (options) => (shape === undefined ? await loadModel(folder, options) : await synthetic(shape, options)),
       });
       process.stdout.write(json ? `${JSON.stringify(result, null, 2)}\n` : page(result, profile === true));
     });

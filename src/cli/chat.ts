@@ -14,6 +14,7 @@ import { PipedAnswer, ShownAnswer } from './chat_output.ts';
 import { explain, Talk } from './chat_talk.ts';
 import { load, missingTokenizer, readTokenizer } from './loading.ts';
 import { headline } from './model_facts.ts';
+import { modelFolder } from './model_folder.ts';
 import { addEngineOptions, addModelOption, type EngineFlags, integer } from './options.ts';
 import { addSamplingOptions, flagProblems, givenSampling, newSeed, type SamplingFlags, samplingOptions } from './sampling.ts';
 import { INTERRUPTED, interruption, note } from './terminal.ts';
@@ -47,8 +48,10 @@ export function addChat(program: Command): void {
 }
 
 async function run(model: string | undefined, flags: Flags): Promise<void> {
-  const dir = model ?? flags.model ?? embeddedModel;
   checkFlags(model, flags);
+  const name = model ?? flags.model;
+  const signal = interruption();
+  const dir = await modelFolder(name, { weights: flags.weights, signal });
   const config = await readConfig(dir);
   const { eos_token_id, ...defaults } = await readGenerationConfig(dir, config.eos_token_id);
   const tokenizer = await readTokenizer(dir, config);
@@ -56,7 +59,7 @@ async function run(model: string | undefined, flags: Flags): Promise<void> {
   const template = (await readChatTemplate(dir)) ?? missingTemplate(dir);
   const context = flags.context ?? Math.min(config.max_position_embeddings, DEFAULT_CONTEXT);
 
-  const { model: loaded, plan, dispose } = await load(dir, context, flags, interruption());
+  const { model: loaded, plan, dispose } = await load(dir, context, flags, signal);
   const limit_bytes = Math.min(CHECKPOINTS.bytes, Math.floor(CHECKPOINTS.share * plan.placement.total_bytes));
   const checkpoints = new StateCheckpoints(loaded, { limit_bytes });
   const options = { ...samplingOptions(flags, defaults), eos_token_id, system: flags.system, seed: flags.seed ?? newSeed() };
@@ -67,7 +70,7 @@ async function run(model: string | undefined, flags: Flags): Promise<void> {
   const output = forPerson ? new ShownAnswer(hide, () => checkpoints.position) : new PipedAnswer(hide);
   const talk = new Talk({ conversation, input, output, dir, plan, flags, sampling: givenSampling(flags) });
   try {
-    note(headline(plan, dir));
+    note(headline(plan, name));
     if (flags.session !== undefined && existsSync(flags.session)) await talk.load(flags.session);
     if (flags.system !== undefined) conversation.system = flags.system;
     if (forPerson) note('/help lists what can be said to the program.');

@@ -88,7 +88,7 @@ export class Talk {
     note(`${path}: ${counted(messages, 'message')}${state ? ', to be gone on with at once' : ''}`);
     if (!state) warn(`${path}: only the messages were taken, all will be read again (${differences.join('; ')}).`);
     const last = this.conversation.messages.at(-1);
-    if (this.#parts.input.forPerson && last) note(`last answer: ${visible(last.content.slice(-200))}`);
+    if (this.#parts.input.forPerson && last) note(`last answer: ${visible((last.content ?? '').slice(-200))}`);
   }
 
   async stats(): Promise<void> {

@@ -3,8 +3,8 @@ import { ArgumentError, type Problem } from '../errors.ts';
 import { type CausalLM, type GenerateOptions, type Generation, generate, generateText } from '../generate.ts';
 import { readGenerationConfig } from '../generation_config.ts';
 import { readConfig } from '../load.ts';
-import { embeddedModel } from '../package_files.ts';
 import { stopStringProblems } from '../stop_strings.ts';
+import { modelFolder } from './model_folder.ts';
 import { load, missingTokenizer, readTokenizer } from './loading.ts';
 import { counted, engine, headline } from './model_facts.ts';
 import { addEngineOptions, addModelOption, type EngineFlags, integer } from './options.ts';
@@ -45,9 +45,10 @@ export function addGenerate(program: Command): void {
 }
 
 async function run(text: string | undefined, flags: Flags): Promise<void> {
-  const dir = flags.model ?? embeddedModel;
   const seed = flags.seed ?? newSeed();
   checkFlags(text, flags);
+  const signal = interruption();
+  const dir = await modelFolder(flags.model, { weights: flags.weights, signal });
   const config = await readConfig(dir);
   const { eos_token_id, ...defaults } = await readGenerationConfig(dir, config.eos_token_id);
   const tokenizer = await readTokenizer(dir, config);
@@ -57,13 +58,12 @@ async function run(text: string | undefined, flags: Flags): Promise<void> {
   const context = flags.context ?? Math.min(prompt.ids.length + flags.maxTokens, max_position_embeddings);
   checkLength(prompt, context, max_position_embeddings);
 
-  const signal = interruption();
   const { model, plan, dispose } = await load(dir, context, flags, signal);
   const sampling = samplingOptions(flags, defaults);
   const options = { ...sampling, max_tokens: flags.maxTokens, stop: flags.stop, eos_token_id, seed, signal };
   const pieces = tokenizer ? generateText(model, tokenizer, prompt.ids, options) : generateIds(model, prompt.ids, options);
   const output = flags.json ? null : textOutput(process.stdout);
-  if (output) note(headline(plan, dir));
+  if (output) note(headline(plan, flags.model));
   if (output?.forPerson) note('');
   output?.push(prompt.shown);
 

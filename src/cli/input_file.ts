@@ -4,19 +4,19 @@ import { ArgumentError, type Problem } from '../errors.ts';
 
 const MOST_LISTED = 10;
 
+/** The error when a file does not hold what it should. */
+function unusable(path: string, expected: string, found: string, cause?: unknown): ArgumentError {
+  return new ArgumentError({ where: path, expected, found, fix: 'Check the path and what the file holds.' }, { cause });
+}
+
 /**
- * Reads a file with a JSON array.
- * @param elements what the array must hold, for messages
- * @throws {ArgumentError} when the file cannot be read or holds anything else
+ * Reads a UTF-8 file.
+ * @param expected what the file is, for messages
+ * @throws {ArgumentError} when it cannot be read or is not UTF-8
  */
-export async function readJsonArray(path: string, elements: string): Promise<unknown[]> {
-  const fail = (found: string, cause?: unknown) => {
-    const expected = `a file with a JSON array of ${elements}`;
-    return new ArgumentError({ where: path, expected, found, fix: 'Check the path and what the file holds.' }, { cause });
-  };
-  let text: string;
+export async function readText(path: string, expected: string, ignoreBOM = true): Promise<string> {
   try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(await readFile(path));
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM }).decode(await readFile(path));
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
     const reasons: Record<string, string> = {
@@ -25,8 +25,19 @@ export async function readJsonArray(path: string, elements: string): Promise<unk
       EACCES: 'no permission to read it',
       ERR_ENCODING_INVALID_ENCODED_DATA: 'bytes that are not UTF-8',
     };
-    throw fail(reasons[code ?? ''] ?? message, cause);
+    throw unusable(path, expected, reasons[code ?? ''] ?? message, cause);
   }
+}
+
+/**
+ * Reads a file with a JSON array.
+ * @param elements what the array must hold, for messages
+ * @throws {ArgumentError} when the file cannot be read or holds anything else
+ */
+export async function readJsonArray(path: string, elements: string): Promise<unknown[]> {
+  const expected = `a file with a JSON array of ${elements}`;
+  const text = await readText(path, expected, false);
+  const fail = (found: string, cause?: unknown) => unusable(path, expected, found, cause);
   if (text.trim() === '') throw fail('an empty file');
   let json: unknown;
   try {

@@ -1,11 +1,14 @@
 import type { Command } from 'commander';
-import { openCheckpointFolder } from '../checkpoint/checkpoint_folder.ts';
-import { quantisationOf } from '../checkpoint/quantised.ts';
-import { type LoadOptions, type ModelPlan, planModel } from '../load.ts';
+import { type CheckpointFolder, openCheckpointFolder } from '../checkpoint/checkpoint_folder.ts';
+import type { ModelFiles } from '../checkpoint/model_files.ts';
+import { checkQuantisedFiles, quantisationOf } from '../checkpoint/quantised.ts';
+import type { OlmoHybridConfig } from '../config.ts';
+import { type LoadOptions, type ModelPlan, planModelFrom, readConfig } from '../load.ts';
 import { embeddedModel } from '../package_files.ts';
 import { physicalCores } from '../runtime/cores.ts';
 import { hasRelaxedSimd } from '../runtime/wasm_module.ts';
 import { formatCounts, layerPattern, parameterCount, positionEmbedding } from './model_facts.ts';
+import { modelFilesOf } from './model_folder.ts';
 import { addModelOption, addPlanOptions, integer } from './options.ts';
 import { onStdout, scaled } from './terminal.ts';
 
@@ -19,22 +22,38 @@ export function addInspect(program: Command): void {
   addModelOption(command)
     .option('--context <n>', 'tokens to plan memory for (default: all that the model knows, at most 4096)', integer('--context', 1))
     .option('--json', 'print one object');
-  addPlanOptions(command, 'fast').action(async ({ model = embeddedModel, threads, json, ...flags }: Flags) => {
-    const facts = await factsOf(model, await planModel(model, { ...flags, threads: threads ?? (await physicalCores()) }));
+  addPlanOptions(command, 'fast').action(async ({ model, threads, json, ...flags }: Flags) => {
+    const files = await modelFilesOf(model, flags.weights);
+    const facts = await factsOf(model ?? embeddedModel, files, { ...flags, threads: threads ?? (await physicalCores()) });
     process.stdout.write(json ? `${JSON.stringify(facts, null, 2)}\n` : page(facts));
   });
 }
 
 type Facts = Awaited<ReturnType<typeof factsOf>>;
 
-async function factsOf(model: string, plan: ModelPlan) {
-  const { config, placement, context, prefill_chunk, stored_bytes, kv, mode, build, threads, too_large } = plan;
+async function factsOf(model: string, files: string | ModelFiles, options: LoadOptions) {
+  const config = await readConfig(files);
+  const folder = await openCheckpointFolder(files);
+  try {
+    checkQuantisedFiles(folder.files);
+    return await factsOfFolder(model, config, folder, options, typeof files !== 'string');
+  } finally {
+    await folder.close();
+  }
+}
+
+async function factsOfFolder(model: string, config: OlmoHybridConfig, folder: CheckpointFolder, options: LoadOptions, on_the_hub: boolean) {
+  const plan = await planModelFrom(config, folder.tensors, options);
+  const quantised = quantisationOf(folder.files);
+  const { placement, context, prefill_chunk, stored_bytes, kv, mode, build, threads, too_large } = plan;
   return {
     model,
     layer_pattern: layerPattern(config.layer_types),
     position_embedding: positionEmbedding(config),
     parameters: parameterCount(plan),
-    ...(await storedFacts(model)),
+    on_the_hub,
+    dtypes: dtypeCounts(folder),
+    quantised,
     stored_bytes,
     weights: formatCounts(plan),
     mode,
@@ -52,22 +71,32 @@ async function factsOf(model: string, plan: ModelPlan) {
       }),
     },
     too_large,
+    plans: options.weights === undefined && quantised === null ? await plansOf(folder, plan, options) : [],
     unknown_keys: config.unknown_keys,
     config,
   };
 }
 
-/** How many tensors are stored in each dtype, and how they were quantised if `quantize` made them. */
-async function storedFacts(dir: string) {
-  const folder = await openCheckpointFolder(dir);
+/** What the model would take in each format that it can be loaded in. */
+async function plansOf({ tensors }: CheckpointFolder, stored: ModelPlan, options: LoadOptions) {
+  const plans = [{ weights: 'as stored', total_bytes: stored.placement.total_bytes, fits: stored.too_large === null }];
+  for (const weights of ['q8', 'q4'] as const) {
+    const { placement, too_large } = await planModelFrom(stored.config, tensors, { ...options, weights });
+    plans.push({ weights, total_bytes: placement.total_bytes, fits: too_large === null });
+  }
+  return plans;
+}
+
+/** How many tensors are stored in each dtype. */
+function dtypeCounts({ tensors }: CheckpointFolder): Record<string, number> {
   const dtypes: Record<string, number> = {};
-  for (const { dtype } of folder.tensors.values()) dtypes[dtype] = (dtypes[dtype] ?? 0) + 1;
-  await folder.close();
-  return { dtypes, quantised: quantisationOf(folder.files) };
+  for (const { dtype } of tensors.values()) dtypes[dtype] = (dtypes[dtype] ?? 0) + 1;
+  return dtypes;
 }
 
 function page({ model, config, memory, ...facts }: Facts): string {
   const rows: [string, string][] = [
+    ...(facts.on_the_hub ? [['from', 'the Hub, by its headers alone; nothing was downloaded'] satisfies [string, string]] : []),
     ['architecture', config.model_type],
     ['layers', `${config.num_hidden_layers}: ${facts.layer_pattern}`],
     ['position', facts.position_embedding],
@@ -93,13 +122,17 @@ function page({ model, config, memory, ...facts }: Facts): string {
       return [`  bank ${i}`, `${held}: ${scaled(persistent_bytes, 'B')} of weights and caches, ${scaled(scratch_bytes, 'B')} of scratch`];
     }),
   ];
+  for (const { weights, total_bytes, fits } of facts.plans) {
+    rows.push([`  ${weights}`, `${scaled(total_bytes, 'B')}, ${fits ? 'fits' : 'does not fit'} here`]);
+  }
   if (facts.too_large) rows.push(['too large', `this machine has ${facts.too_large.found}. ${facts.too_large.fix}`]);
   if (facts.unknown_keys.length > 0) rows.push(['notice', `config.json has unknown keys, passed over: ${facts.unknown_keys.join(', ')}`]);
   return `${onStdout.bold(model)}\n${rows.map(([name, value]) => `${onStdout.dim(name.padEnd(14))}${value}\n`).join('')}`;
 }
 
-function quantisedRow({ weights, source_weights_sha256 }: NonNullable<Facts['quantised']>): string {
-  return `${weights} by olmo-hybrid quantize, from weights of sha256 ${source_weights_sha256}`;
+function quantisedRow({ weights, source_weights_sha256, source_repository, source_commit }: NonNullable<Facts['quantised']>): string {
+  const source = source_repository === null ? `weights of sha256 ${source_weights_sha256}` : `${source_repository} at ${source_commit}`;
+  return `${weights} by olmo-hybrid, from ${source}`;
 }
 
 /** `2 matrices Q8, 7 matrices Q4`. */

@@ -61,8 +61,8 @@ export async function readTokenizer(dir: string, { vocab_size }: OlmoHybridConfi
 }
 
 /** The error when something needs a tokenizer. */
-export function missingTokenizer(dir: string, purpose: string): ArgumentError {
-  const fix = 'Copy tokenizer.json from the repository of the model, or use token ids alone: --tokens FILE.json.';
+export function missingTokenizer(dir: string, purpose: string, otherwise = ', or use token ids alone: --tokens FILE.json'): ArgumentError {
+  const fix = `Copy tokenizer.json from the repository of the model${otherwise}.`;
   return new ArgumentError({ where: dir, expected: `a tokenizer.json, ${purpose}`, found: 'none', fix });
 }
 

@@ -4,9 +4,9 @@ import { writeAtomically } from '../atomic_file.ts';
 import { ArgumentError } from '../errors.ts';
 import { readConfig } from '../load.ts';
 import type { OlmoHybridForCausalLM } from '../model/olmo_hybrid.ts';
-import { embeddedModel } from '../package_files.ts';
 import { readTokenIds } from './input_file.ts';
 import { load } from './loading.ts';
+import { modelFolder } from './model_folder.ts';
 import { addEngineOptions, addModelOption, type EngineFlags } from './options.ts';
 import { duration, INTERRUPTED, interruption, note } from './terminal.ts';
 import { version } from './version.ts';
@@ -26,7 +26,8 @@ export function addLogits(program: Command): void {
 }
 
 async function run(flags: Flags): Promise<void> {
-  const dir = flags.model ?? embeddedModel;
+  const signal = interruption();
+  const dir = await modelFolder(flags.model, { weights: flags.weights, signal });
   const config = await readConfig(dir);
   const ids = await readTokenIds(flags.tokens, config.vocab_size);
   if (ids.length > config.max_position_embeddings) {
@@ -34,7 +35,6 @@ async function run(flags: Flags): Promise<void> {
     throw new ArgumentError({ where: flags.tokens, expected, found: `${ids.length}`, fix: 'Shorten the list.' });
   }
 
-  const signal = interruption();
   const begin = performance.now();
   const complete = await writeAtomically(flags.output, async (file) => {
     const { model, dispose } = await load(dir, ids.length, flags, signal);

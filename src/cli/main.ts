@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import picocolors from 'picocolors';
 import { ArgumentError } from '../errors.ts';
 import { addBench } from './bench.ts';
+import { addCache } from './cache.ts';
 import { addChat } from './chat.ts';
 import { addConform } from './conform.ts';
 import { addDiff } from './diff.ts';
@@ -10,6 +11,8 @@ import { addGenerate } from './generate.ts';
 import { addInspect } from './inspect.ts';
 import { addLogits } from './logits.ts';
 import { report } from './mistake.ts';
+import { addPerplexity } from './perplexity.ts';
+import { addPull } from './pull.ts';
 import { addQuantize } from './quantize.ts';
 import { addDetokenize, addTokenize } from './tokenize.ts';
 import { addTrace } from './trace.ts';
@@ -52,6 +55,9 @@ for (const add of [
   addTokenize,
   addDetokenize,
   addInspect,
+  addPull,
+  addCache,
+  addPerplexity,
   addQuantize,
   addVerify,
   addTrace,

@@ -1,13 +1,12 @@
 import type { LayerType, OlmoHybridConfig, RopeParameters } from '../config.ts';
 import type { ModelPlan } from '../load.ts';
-import { embeddedModel } from '../package_files.ts';
 import { physicalCores } from '../runtime/cores.ts';
 import type { EngineFlags } from './options.ts';
 import { scaled } from './terminal.ts';
 
 /** What model this is, in a line. */
-export function headline(plan: ModelPlan, dir: string): string {
-  const name = dir === embeddedModel ? 'OLMo Hybrid, embedded demo model' : dir;
+export function headline(plan: ModelPlan, model: string | undefined): string {
+  const name = model ?? 'OLMo Hybrid, embedded demo model';
   const attention = plan.config.layer_types.filter((type) => type !== 'linear_attention').length;
   const linear = plan.config.layer_types.length - attention;
   return `${name} · ${scaled(parameterCount(plan))} parameters · ${linear} Gated DeltaNet + ${attention} attention layers`;

@@ -46,7 +46,10 @@ export function addPlanOptions(command: Command, mode: Mode): Command {
 
 /** Adds `--model`. */
 export function addModelOption(command: Command, otherwise = 'the embedded demo model'): Command {
-  return command.option('--model <dir>', `folder with config.json and model.safetensors (default: ${otherwise})`);
+  return command.option(
+    '--model <model>',
+    `folder with config.json and model.safetensors, or org/name[@revision] on the Hub (default: ${otherwise})`,
+  );
 }
 
 /** A parser of an option's value. @throws {ArgumentError} when it is none of the names */

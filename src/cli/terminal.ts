@@ -116,30 +116,73 @@ export class WordWrap implements TextOutput {
 
 // Below this nobody wonders what takes so long.
 const PATIENCE_MS = 500;
+/** Time between lines where there is no terminal. */
+const LINE_MS = 10_000;
+/** Time over which the rate is taken: what was found on disk goes faster than what comes over the network. */
+const RATE_MS = 5000;
+/** Columns from which on there is room for a bar. */
+const WIDE = 72;
+const BAR_WIDTH = 16;
 
-/** A line on a terminal's stderr that says how far something is; nothing for what is quick, and nothing elsewhere. */
+/** Says on stderr how far something is: on a terminal a line that changes, elsewhere a line now and then; nothing for what is quick. */
 export class ProgressLine {
   readonly #doing: string;
-  readonly #start = performance.now();
+  readonly #amount: (count: number) => string;
+  #samples: { readonly ms: number; readonly done: number }[] = [];
+  #lineMs = performance.now() + PATIENCE_MS;
   #shown = false;
 
-  constructor(doing = 'loading') {
+  /** @param amount how a count of what is done is written */
+  constructor(doing = 'loading', amount = (count: number) => scaled(count, 'B')) {
     this.#doing = doing;
+    this.#amount = amount;
+    if (!process.stderr.isTTY) this.#lineMs += LINE_MS;
   }
 
-  readonly update = (done: number, total: number): void => {
-    const elapsed_ms = performance.now() - this.#start;
-    if (!process.stderr.isTTY || elapsed_ms < PATIENCE_MS) return;
-    this.#shown = true;
-    const percent = Math.round((100 * done) / total);
-    const text = `${this.#doing} ${scaled(done, 'B')} of ${scaled(total, 'B')}, ${percent}%, ${scaled(done / (elapsed_ms / 1000), 'B')}/s`;
-    process.stderr.write(`\r\x1b[2K${onStderr.dim(text.slice(0, process.stderr.columns - 1))}`);
+  /** @param detail what is being worked on; it is cut off first where the terminal is narrow */
+  readonly update = (done: number, total: number, detail = ''): void => {
+    const ms = performance.now();
+    this.#samples.push({ ms, done });
+    while (this.#samples.length > 2 && this.#samples[1]!.ms < ms - RATE_MS) this.#samples.shift();
+    if (ms < this.#lineMs) return;
+    const [first] = this.#samples;
+    const rate = (1000 * (done - first!.done)) / (ms - first!.ms);
+    const left = rate > 0 && done < total ? `, ${timeLeft((total - done) / rate)} left, ${this.#amount(rate)}/s` : '';
+    const share = total > 0 ? done / total : 1;
+    const bar = process.stderr.isTTY && process.stderr.columns >= WIDE ? `${barOf(share)} ` : '';
+    const text = `${this.#doing} ${bar}${this.#amount(done)} of ${this.#amount(total)}, ${Math.floor(100 * share)}%${left}`;
+    this.#show(detail === '' ? text : `${text} · ${detail}`, ms);
   };
 
   end(): void {
     if (this.#shown) process.stderr.write('\r\x1b[2K');
     this.#shown = false;
   }
+
+  #show(text: string, ms: number): void {
+    if (process.stderr.isTTY) {
+      this.#shown = true;
+      // Redrawn ten times a second at most.
+      this.#lineMs = ms + 100;
+      process.stderr.write(`\r\x1b[2K${onStderr.dim(text.slice(0, process.stderr.columns - 1))}`);
+    } else {
+      this.#lineMs = ms + LINE_MS;
+      note(text);
+    }
+  }
+}
+
+function barOf(share: number): string {
+  const full = Math.round(BAR_WIDTH * share);
+  return `${'━'.repeat(full)}${'─'.repeat(BAR_WIDTH - full)}`;
+}
+
+/** 75 as `1:15`, 5025 as `1:23:45`. */
+function timeLeft(seconds: number): string {
+  const whole = Math.ceil(seconds);
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  const padded = (n: number) => String(n).padStart(2, '0');
+  return hours > 0 ? `${hours}:${padded(minutes)}:${padded(whole % 60)}` : `${minutes}:${padded(whole % 60)}`;
 }
 
 /** 1234567 B as `1.23 MB`, and without a unit as `1.23 M`. */
@@ -159,7 +202,11 @@ export function duration(seconds: number): string {
  */
 export function interruption(): AbortSignal {
   const controller = new AbortController();
-  process.once('SIGINT', () => controller.abort());
+  process.once('SIGINT', () => {
+    controller.abort();
+    // While somebody listens, the library of locks leaves it to us to end.
+    process.once('SIGINT', () => process.exit(INTERRUPTED));
+  });
   return controller.signal;
 }
 

@@ -1,9 +1,10 @@
 import type { Command } from 'commander';
 import { ArgumentError, OlmoHybridError, type Problem } from '../errors.ts';
-import { embeddedModel } from '../package_files.ts';
+import { modelFolder } from './model_folder.ts';
 import { Tokenizer } from '../tokenizer.ts';
 import { checkEach, readJsonArray } from './input_file.ts';
 import { addModelOption } from './options.ts';
+import { interruption } from './terminal.ts';
 
 interface Flags {
   readonly model?: string;
@@ -17,7 +18,7 @@ export function addTokenize(program: Command): void {
     .requiredOption('--input <file>', 'JSON array of texts')
     .option('--json', 'print a JSON array of arrays of ids instead of a line of ids for each text')
     .action(async ({ model, input, json }: Flags) => {
-      const tokenizer = await Tokenizer.fromFolder(model ?? embeddedModel);
+      const tokenizer = await Tokenizer.fromFolder(await modelFolder(model, { need: 'text', signal: interruption() }));
       const texts = await readJsonArray(input, 'texts');
       checkEach(input, texts, (text) => typeof text === 'string', 'a text', 'Put every text in quotes.');
       const ids = mapEach(input, texts as string[], (text) => tokenizer.encode(text));
@@ -31,7 +32,7 @@ export function addDetokenize(program: Command): void {
     .requiredOption('--input <file>', 'JSON array of arrays of ids')
     .option('--json', 'print a JSON array of texts instead of one text after the other')
     .action(async ({ model, input, json }: Flags) => {
-      const tokenizer = await Tokenizer.fromFolder(model ?? embeddedModel);
+      const tokenizer = await Tokenizer.fromFolder(await modelFolder(model, { need: 'text', signal: interruption() }));
       const ids = await readJsonArray(input, 'arrays of token ids');
       const isIds = (value: unknown) => Array.isArray(value) && value.every(Number.isSafeInteger);
       checkEach(input, ids, isIds, 'an array of token ids', 'Give one array of integers for each text.');

@@ -1,10 +1,10 @@
 import type { Command } from 'commander';
 import { ArgumentError } from '../errors.ts';
 import { readConfig } from '../load.ts';
-import { embeddedModel } from '../package_files.ts';
 import { writeTrace } from '../trace.ts';
 import { readTokenIds } from './input_file.ts';
 import { load } from './loading.ts';
+import { modelFolder } from './model_folder.ts';
 import { addEngineOptions, addModelOption, type EngineFlags } from './options.ts';
 import { duration, INTERRUPTED, interruption, note, scaled } from './terminal.ts';
 import { version } from './version.ts';
@@ -25,7 +25,9 @@ export function addTrace(program: Command): void {
   addEngineOptions(command, 'strict').action(run);
 }
 
-async function run({ model: dir = embeddedModel, tokens, output, only, ...flags }: Flags): Promise<void> {
+async function run({ model, tokens, output, only, ...flags }: Flags): Promise<void> {
+  const signal = interruption();
+  const dir = await modelFolder(model, { weights: flags.weights, signal });
   const config = await readConfig(dir);
   const ids = await readTokenIds(tokens, config.vocab_size);
   if (ids.length > config.max_position_embeddings) {
@@ -33,7 +35,6 @@ async function run({ model: dir = embeddedModel, tokens, output, only, ...flags 
     throw new ArgumentError({ where: tokens, expected, found: `${ids.length}`, fix: 'Shorten the list.' });
   }
 
-  const signal = interruption();
   const begun = performance.now();
   const { kernels, mode } = flags;
   const options = { kernels, mode, producer: `olmo-hybrid ${version}`, only, signal };

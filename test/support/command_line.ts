@@ -18,16 +18,19 @@ export interface Run {
   readonly stderr: string;
 }
 
-/** Where the output of a process goes. Default: to this one. */
-export interface Destination {
-  /** A file descriptor. */
+/** What a process is started with. */
+export interface Surroundings {
+  /** A file descriptor for its output. Default: to this process. */
   readonly stdout: number;
+  /** Variables besides those of this process. */
+  readonly env: Readonly<Record<string, string>>;
 }
 
 /** Starts `olmo-hybrid` as built, in the root of this package. */
-export function start({ stdout }: Partial<Destination>, ...args: string[]): ChildProcess {
+export function start({ stdout, env }: Partial<Surroundings>, ...args: string[]): ChildProcess {
   if (!existsSync(MAIN)) throw new Error('there is no dist/cli/main.js: run `npm run build` before this test');
-  return spawn(process.execPath, [MAIN, ...args], { cwd: repository('.'), env: ENV, stdio: ['pipe', stdout ?? 'pipe', 'pipe'] });
+  const stdio = ['pipe', stdout ?? 'pipe', 'pipe'] as const;
+  return spawn(process.execPath, [MAIN, ...args], { cwd: repository('.'), env: { ...ENV, ...env }, stdio: [...stdio] });
 }
 
 /** Waits for a process to end. */
@@ -45,6 +48,13 @@ export async function ended(child: ChildProcess): Promise<Run> {
 /** Runs `olmo-hybrid` with nothing on its stdin. */
 export async function run(...args: string[]): Promise<Run> {
   return await runWith('', ...args);
+}
+
+/** The same in an environment. */
+export async function runIn(env: Surroundings['env'], ...args: string[]): Promise<Run> {
+  const child = start({ env }, ...args);
+  child.stdin!.end();
+  return await ended(child);
 }
 
 /** Runs `olmo-hybrid` with a text on its stdin. */

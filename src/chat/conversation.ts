@@ -212,9 +212,9 @@ export class Conversation {
       let step = await ids.next();
       for (; !step.done; step = await ids.next()) {
         if (tokens.length === 0) first = performance.now();
-        // An id that is no token's, as the last rows of a padded vocabulary are, ends the answer with an error and is no part of it.
-        const piece = this.#eos.includes(step.value) ? '' : decoder.push(step.value);
         tokens.push(step.value);
+        if (this.#eos.includes(step.value)) continue;
+        const piece = decoder.push(step.value);
         text += piece;
         if (piece !== '') yield piece;
       }

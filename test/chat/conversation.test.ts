@@ -274,24 +274,16 @@ describe('what ends an answer', () => {
     expect(checkpoints.tokens.length).toBe(prompt_tokens);
   });
 
-  test('an id that is no token: an error, and what came before it stays', async () => {
-    const padded = await writeChatModel(await temporaryFolder(), 1, 60);
-    const model = new CountingModel((await loadModel(padded, { context: 4096 })).model);
+  test('rows of padding behind the last token are never said', async () => {
+    const padded = await writeChatModel(await temporaryFolder(), 1, 500);
+    const model = new CountingModel((await loadModel(padded, { context: 2048 })).model);
     const checkpoints = new StateCheckpoints(model);
     const conversation = new Conversation(checkpoints, tokenizer, chatml, { eos_token_id: [] });
-    let partial = 0;
-    for (let turn = 0; turn < 12; turn++) {
-      const before = conversation.messages.length;
-      const said = collect(conversation.send('Hello', { max_tokens: 60 }));
-      const error = await said.then(
-        () => null,
-        (reason: unknown) => reason,
-      );
-      if (error === null) continue;
-      expect(error).toBeInstanceOf(TokenizerError);
-      if (conversation.messages.length > before) partial += 1;
+    for (let turn = 0; turn < 3; turn++) {
+      const { tokens } = (await collect(conversation.send('Hello', { max_tokens: 60 }))).result;
+      expect(tokens).toHaveLength(60);
+      expect(Math.max(...tokens)).toBeLessThan(tokenizer.vocabSize);
     }
-    expect(partial).toBeGreaterThan(2);
     expect(model.counted()).toBe(checkpoints.tokens.length);
   });
 

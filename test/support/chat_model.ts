@@ -15,7 +15,7 @@ export const EOS = [1501, 1506];
 /**
  * Writes a folder that can be chatted with: golden/models/nope with random embeddings for golden/tokenizer's vocabulary, the tokenizer and its chat
  * template. About one token in ten ends an answer.
- * @param padding ids that are no token's
+ * @param padding rows of the vocabulary behind the tokenizer's last token
  */
 export async function writeChatModel(dir: string, seed = 1, padding = 0): Promise<string> {
   const V = TOKENS + padding;

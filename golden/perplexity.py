@@ -1,8 +1,8 @@
 """Perplexities of the embedded model by HF's recipe: `python golden/perplexity.py` writes demo/perplexity.json, ten seconds.
 
-The recipe is that of the transformers documentation, "Perplexity of fixed-length models": windows of `context` tokens that begin `stride` apart,
-each from an empty state; a window counts for the tokens that no earlier one had. Each window's mean loss is weighted by one less than these
-tokens, also where its first target has a token before it and the mean is over all of them.
+The recipe is that of the transformers documentation, "Perplexity of fixed-length models": windows of `context` tokens that begin `stride`
+apart, each from an empty state; a window counts for the tokens that no earlier one had. Each window's mean loss is weighted by one less than
+these tokens, also where its first target has a token before it and the mean is over all of them.
 """
 
 import json

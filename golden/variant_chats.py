@@ -105,8 +105,10 @@ def rendered(tokenizer, messages, tools, add_generation_prompt, **options):
 def rendered_as_text(tokenizer, messages, tools, add_generation_prompt, **options):
     """As `rendered`, but special tokens come from the template alone.
 
-    Returns also whether the text has the text of such a token in a message. HF renders the chat with another text wherever it holds that of a special token. What is special in the result is then the template's;
-    between, the texts are put back and encoded by HF's tokenizer with special tokens off.
+    Returns also whether the text has the text of such a token in a message.
+
+    HF renders the chat with another text wherever it holds that of a special token. What is special in the result is then the
+    template's; between, the texts are put back and encoded by HF's tokenizer with special tokens off.
     """
     names = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     special, standing_in = re.compile("|".join(map(re.escape, names))), {}

@@ -1,10 +1,10 @@
 """Chat templates that behave as those of the released variants; the wording is ours.
 
-What they imitate, by the notes of the people who trained the models (open-instruct, docs/olmo3.md) and by renderers in other runtimes: ChatML; a
-system turn where the chat has none; functions in the system turn, from the chat's `tools` or from the turn's own field; turns of the
-assistant that have calls and no content, spelled as text (`function_calls`) or as a list (`tool_calls`); `tool` as another name of
-`environment`; `<|endoftext|>` after the last turn if it is the assistant's. Think variants add `<think>` to the prompt of the answer; those of
-OLMo 3 also take the reasoning out of earlier turns, those after it do not.
+What they imitate, by the notes of the people who trained the models (open-instruct, docs/olmo3.md) and by renderers in other runtimes:
+ChatML; a system turn where the chat has none; functions in the system turn, from the chat's `tools` or from the turn's own field; turns
+of the assistant that have calls and no content, spelled as text (`function_calls`) or as a list (`tool_calls`); `tool` as another name of
+`environment`; `<|endoftext|>` after the last turn if it is the assistant's. Think variants add `<think>` to the prompt of the answer;
+those of OLMo 3 also take the reasoning out of earlier turns, those after it do not.
 """
 
 _TURNS = """\
@@ -75,7 +75,7 @@ INSTRUCT = template("You are a fixture that answers questions.")
 THINK = template("You are a fixture that thinks, then answers.", "<think>")
 # The template for chats with functions, where a release has several by name.
 TOOL_USE = template("You are a fixture that calls functions.")
-# As the Think variants of OLMo 3: an earlier turn keeps what comes after its reasoning, and the system turn denies functions it does not list.
+# As the Think variants of OLMo 3: an earlier turn keeps what comes after its reasoning, and the system turn denies functions.
 THINKER = """\
 {% for message in messages %}
 {% if message['role'] == 'assistant' %}

@@ -28,6 +28,7 @@ OUT = Path(__file__).parent / "variants"
 CALLS = ["<functions>", "</functions>", "<function_calls>", "</function_calls>"]
 BASE_TOKENS = ADDED[:-2]  # without the two that are not of the release's kind
 CHAT_TOKENS = [*((content, special) for content, special in BASE_TOKENS if "extra_id" not in content), *((c, False) for c in CALLS)]
+STOPS = ["<|im_end|>", "<|endoftext|>"]
 SAMPLING = {"do_sample": True, "max_new_tokens": 32768, "temperature": 0.6, "top_p": 0.95}
 NOPE = {"rope_theta": None, "rope_type": "default"}
 OLD, NEW = "4.52.0", "5.3.0.dev0"
@@ -41,9 +42,9 @@ def named(**templates):
 # chat_template.jinja and the chat_template of tokenizer_config.json
 VARIANTS = {
     "base": (65536, None, OLD, BASE_TOKENS, ["<|endoftext|>"], {}, 1, None, None),
-    "instruct_sft": (32768, None, OLD, CHAT_TOKENS, ["<|im_end|>", "<|endoftext|>"], {}, 0, INSTRUCT, TOOL_USE),
-    "instruct_dpo": (32768, NOPE, NEW, CHAT_TOKENS, ["<|im_end|>", "<|endoftext|>"], SAMPLING, 1, None, named(default=INSTRUCT, tool_use=TOOL_USE)),
-    "think_sft": (32768, None, OLD, CHAT_TOKENS, ["<|im_end|>", "<|endoftext|>"], {**SAMPLING, "top_k": 0}, 1, None, THINK),
+    "instruct_sft": (32768, None, OLD, CHAT_TOKENS, STOPS, {}, 0, INSTRUCT, TOOL_USE),
+    "instruct_dpo": (32768, NOPE, NEW, CHAT_TOKENS, STOPS, SAMPLING, 1, None, named(default=INSTRUCT, tool_use=TOOL_USE)),
+    "think_sft": (32768, None, OLD, CHAT_TOKENS, STOPS, {**SAMPLING, "top_k": 0}, 1, None, THINK),
 }  # fmt: skip
 
 
@@ -112,7 +113,10 @@ def write_chats():
     except ValueError:
         pass
     versions = {"tokenizers": tokenizers.__version__, "transformers": transformers.__version__}
-    comment = "Chats; what HF makes of each, [text, ids] without and with the prompt of an answer, by variant; thinker.jinja over think_sft's tokenizer."
+    comment = (
+        "Chats; what HF makes of each, [text, ids] without and with the prompt of an answer, by variant; "
+        "thinker.jinja over think_sft's tokenizer."
+    )
     parts = [f'"_comment": {json.dumps(comment)}', *(f'"{key}": {json.dumps(value)}' for key, value in versions.items())]
     for name, chats in (("chats", conversations()), ("hostile", hostile_conversations())):
         parts.append(f'"{name}": ' + lines([{"messages": messages, "tools": tools} for messages, tools in chats]))

@@ -2,8 +2,8 @@ import type { FloatArray } from './runtime/tensor.ts';
 import { exp } from './sampler.ts';
 
 /**
- * log of the sum of e^logit: what a logit is less of to be a log probability. In float64, the largest taken out first, and from + - * / alone, so
- * that it is the same in every engine.
+ * log of the sum of e^logit, which taken from a logit leaves its log probability. In float64, the largest logit first taken out, and from
+ * + - * / alone, so that it is the same in every engine.
  * @param logits [V]
  * @returns NaN when a logit is NaN or infinite upwards
  */

@@ -85,7 +85,8 @@ async function withFiles(
 }
 
 async function copySmall(from: string, to: string, shards: readonly Shard[]): Promise<void> {
-  const { copyFile, readdir, writeFile } = await import('node:fs/promises');
-  for (const name of await readdir(from)) if (isSmall(name)) await copyFile(`${from}/${name}`, `${to}/${name}`);
+  const { cp, readdir, writeFile } = await import('node:fs/promises');
+  for (const name of await readdir(from, { recursive: true }))
+    if (isSmall(name)) await cp(`${from}/${name}`, `${to}/${name}`, { dereference: true });
   if (shards.length > 1) await writeFile(`${to}/${INDEX}`, shardIndex(shards));
 }

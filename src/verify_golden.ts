@@ -65,7 +65,7 @@ export function tensorOf({ path, tensors }: Golden, name: string, shape?: readon
     where: `${path}: ${quote(name)}`,
     expected: expected === undefined ? 'a tensor' : `a tensor [${expected}]`,
     found: tensor ? `[${tensor.shape.join(', ')}]` : 'nothing',
-    fix: 'Write the file with golden/generate.py for this checkpoint.',
+    fix: 'Write the file for this checkpoint with golden/release/make_goldens.py.',
   });
 }
 

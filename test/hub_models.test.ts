@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type HubEnvironment, hubEnvironment } from '../src/hub/environment.ts';
+import { verifyCached } from '../src/hub/cached_models.ts';
 import { cachedFolder, locateModel, modelFiles } from '../src/hub/locate.ts';
 import { formatModelId, parseModelId } from '../src/hub/model_id.ts';
 import { pull } from '../src/hub/pull.ts';
@@ -19,8 +20,13 @@ import { type ScriptedHub, startScriptedHub } from './support/scripted_hub.ts';
 
 const SHARDED = repository('golden/models/sharded');
 const EMBEDDED = repository('src/embedded');
+const TOOL_USE = 'additional_chat_templates/tool_use.jinja';
 const id = { repository: 'org/sharded', revision: 'main' };
-const extra = { 'README.md': 'Hello.', 'pytorch_model.bin': 'not wanted', 'training/log.txt': 'nor this' };
+const extra = {
+  'README.md': 'Hello.',
+  'pytorch_model.bin': 'not wanted',
+  'training/log.txt': 'nor this',
+};
 
 let hub: ScriptedHub;
 let home: string;
@@ -29,7 +35,13 @@ let env: Record<string, string>;
 
 beforeAll(async () => {
   const sharded = hubRepository('org/sharded', { main: { ...filesOf(SHARDED), ...extra }, 'stage1-step10000': filesOf(SHARDED) });
-  hub = await startScriptedHub({ repositories: [sharded, hubRepository('org/demo', { main: filesOf(EMBEDDED) })] });
+  hub = await startScriptedHub({
+    repositories: [
+      sharded,
+      hubRepository('org/demo', { main: filesOf(EMBEDDED) }),
+      hubRepository('org/templates', { main: { ...filesOf(SHARDED), [TOOL_USE]: 'of tools' } }),
+    ],
+  });
 });
 beforeEach(async () => {
   home = await mkdtemp(join(tmpdir(), 'olmo-hybrid-hub-'));
@@ -158,6 +170,16 @@ describe('finding a model', () => {
     expect(await locateModel('org/demo', { environment })).toBe(folder);
     expect(fileNames(folder)).toContain('model.safetensors');
     expect(hub.requests.filter(({ path }) => path === 'tokenizer.json').length).toBe(2); // a redirect, and the file: once
+  });
+
+  test('chat templates in a folder of their own come along, also when the model is quantised', async () => {
+    const templates = { repository: 'org/templates', revision: 'main' };
+    const { folder } = await pull(templates, { environment });
+    await quantizeCheckpoint(folder, join(home, 'q8'), { weights: 'q8' });
+    const onTheWay = await pullQuantised(templates, { environment, weights: 'q8' });
+    for (const one of [folder, join(home, 'q8'), onTheWay.folder]) expect(readFileSync(join(one, TOOL_USE), 'utf8')).toBe('of tools');
+    const { files, damaged } = await verifyCached(templates, environment, new AbortController().signal, () => {});
+    expect({ files, damaged }).toEqual({ files: 12, damaged: [] }); // six and six
   });
 
   test('a revision has a snapshot of its own and shares the blobs', async () => {

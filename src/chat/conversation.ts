@@ -227,7 +227,6 @@ export class Conversation {
       const times = { prefill_ms: first - begin, decode_ms: end - first };
       return { tokens, text, finish_reason: step.value, context_full, prompt_tokens: prompt.length, cached_tokens: cached, ...times };
     } finally {
-      await ids.return('abort'); // where the consumer left
       if (tokens.length > 0) this.#commit(messages, passages, opening, tokens);
     }
   }

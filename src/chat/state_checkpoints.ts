@@ -32,7 +32,9 @@ export class StateCheckpoints implements CausalLM {
   readonly #model: RewindableLM;
   /** The tokens in the caches. */
   #tokens: number[] = [];
-  /** By the number of tokens before them, the one used longest ago first. */
+  /**
+   * By the number of tokens before them, ascending. That is also the order of their last use: one that is gone back to is the last that is left.
+   */
   readonly #checkpoints = new Map<number, Snapshot>();
   #bytes = 0;
   /** Where the latest one was taken. */
@@ -62,7 +64,7 @@ export class StateCheckpoints implements CausalLM {
 
   /** The positions of the checkpoints, ascending, and their bytes. */
   get kept(): { readonly positions: readonly number[]; readonly bytes: number } {
-    return { positions: [...this.#checkpoints.keys()].sort((a, b) => a - b), bytes: this.#bytes };
+    return { positions: [...this.#checkpoints.keys()], bytes: this.#bytes };
   }
 
   /** Empties the caches and forgets the checkpoints. */
@@ -81,25 +83,25 @@ export class StateCheckpoints implements CausalLM {
   begin(prompt: readonly number[], mark = 0): number {
     if (this.#model.position !== this.#tokens.length) this.reset(); // someone else drove the model
     this.#mark = mark;
-    const shared = this.longestPrefix(prompt);
-    if (shared === this.#tokens.length) return shared;
-    const from = Math.max(0, ...[...this.#checkpoints.keys()].filter((position) => position <= shared));
+    const from = this.longestPrefix(prompt);
+    if (from === this.#tokens.length) return from;
     if (from === 0) {
       this.reset();
       return 0;
     }
     this.#cut(from);
-    this.#model.restore(this.#use(from));
+    this.#model.restore(this.#checkpoints.get(from)!);
     this.#tokens.length = from;
     return from;
   }
 
-  /** How many tokens a prompt has in common with those in the caches, its last one not counted. */
+  /** How many tokens of a prompt `begin` would find: those that the caches hold, or the nearest checkpoint before they part from the prompt. */
   longestPrefix(prompt: readonly number[]): number {
     const most = Math.min(prompt.length - 1, this.#tokens.length);
-    let length = 0;
-    while (length < most && prompt[length] === this.#tokens[length]) length += 1;
-    return length;
+    let shared = 0;
+    while (shared < most && prompt[shared] === this.#tokens[shared]) shared += 1;
+    if (shared === this.#tokens.length) return shared;
+    return Math.max(0, ...[...this.#checkpoints.keys()].filter((position) => position <= shared));
   }
 
   forward(tokens: readonly number[] | Int32Array): Float32Array | Float64Array {
@@ -151,13 +153,6 @@ export class StateCheckpoints implements CausalLM {
     for (const id of tokens) this.#tokens.push(id);
     if (this.position === this.#mark || this.position - this.#latest >= this.every) this.keep();
     return logits;
-  }
-
-  #use(position: number): Snapshot {
-    const snapshot = this.#checkpoints.get(position)!;
-    this.#checkpoints.delete(position);
-    this.#checkpoints.set(position, snapshot);
-    return snapshot;
   }
 
   /** Drops the checkpoints beyond a position. */

@@ -71,8 +71,9 @@ export class ShownAnswer implements AnswerOutput {
   #splitter = new ThinkingText(false);
   #timer: NodeJS.Timeout | undefined;
   #prompt: Prompt | null = null;
-  /** What was written last, so that spaces at the beginning of a part are left out. */
   #last: 'nothing' | 'thought' | 'answer' = 'nothing';
+  /** Spaces at the end of what came, which are written when more of the same kind comes. */
+  #space = '';
 
   /** @param position how many tokens the caches hold */
   constructor(hideThinking: boolean, position: () => number) {
@@ -86,6 +87,7 @@ export class ShownAnswer implements AnswerOutput {
     this.#prompt = prompt;
     this.#splitter = new ThinkingText(prompt.opening !== '');
     this.#last = 'nothing';
+    this.#space = '';
     const started = performance.now();
     this.#timer = setInterval(() => {
       if (performance.now() - started < PATIENCE_MS) return;
@@ -113,8 +115,10 @@ export class ShownAnswer implements AnswerOutput {
       return;
     }
     const kind = thinking ? 'thought' : 'answer';
-    const shown = this.#last === kind ? text : text.trimStart();
-    if (shown === '') return;
+    const full = this.#last === kind ? this.#space + text : text.trimStart();
+    const shown = full.trimEnd();
+    if (shown === '' && this.#last !== kind) return;
+    this.#space = full.slice(shown.length);
     this.#status.clear();
     if (this.#last !== kind) {
       if (this.#last !== 'nothing') this.#wrap.push('\n\n'); // also writes the last word as it is, dim or not

@@ -92,7 +92,7 @@ export class Talk {
   }
 
   async stats(): Promise<void> {
-    const { conversation, flags, plan } = { ...this.#parts };
+    const { conversation, flags, plan } = this.#parts;
     const { checkpoints } = conversation;
     const { answers, prompt_tokens, cached_tokens, answer_tokens, prefill_ms, decode_ms } = this.#sums;
     const run = prompt_tokens - cached_tokens;

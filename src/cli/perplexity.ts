@@ -30,9 +30,9 @@ export function addPerplexity(program: Command): void {
     'after',
     `
 The text is read in windows of --context tokens that begin --stride apart, each from an empty state; a window counts for the tokens that
-no earlier one had. This is the recipe "Perplexity of fixed-length models" of the Hugging Face documentation, to the number of tokens. By default
-windows do not overlap, so each token is read once. The recipe recommends half the context or less: every token then has at least the other half
-before it, the figure is lower, and reading takes context / stride times as long.`,
+no earlier one had. This is the recipe "Perplexity of fixed-length models" of the Hugging Face documentation, to the number of tokens. By
+default windows do not overlap, so each token is read once. The recipe's example takes half the context: past the first window every token
+then has the other half before it, the figure is lower, and reading takes context / stride times as long.`,
   );
 }
 

@@ -34,9 +34,9 @@ export async function writeSums(folder: string, names: readonly string[], signal
   await writeFile(`${folder}/${SUMS}`, text);
 }
 
-/** Digests by name. */
+/** Digests by name; names that lead out of the folder are passed over. */
 export async function readSums(path: string): Promise<Map<string, string>> {
   const { readFile } = await import('node:fs/promises');
-  const lines = (await readFile(path, 'utf8')).matchAll(/^([0-9a-f]{64}) [ *]([^/\\\n]+)$/gm);
+  const lines = (await readFile(path, 'utf8')).matchAll(/^([0-9a-f]{64}) [ *](\w[\w.-]*(?:\/\w[\w.-]*)?)$/gm);
   return new Map([...lines].map(([, digest, name]) => [name!, digest!]));
 }

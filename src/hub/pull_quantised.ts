@@ -7,7 +7,7 @@ import { planModel } from '../load.ts';
 import { planShards, SHARD_BYTES, type Shard, ShardWriter, shardBytes, shardIndex } from '../quantised_shards.ts';
 import { cachedRepository, cacheError, fileBytes, INCOMPLETE, writeRef } from './cache.ts';
 import { HubClient } from './client.ts';
-import { SUMS, writeSums } from './digests.ts';
+import { writeSums } from './digests.ts';
 import { withLock } from './lock.ts';
 import type { ModelId } from './model_id.ts';
 import { hasNeeded } from './needed_files.ts';
@@ -59,7 +59,8 @@ async function make(
   { weights, threads = 1, onProgress }: PullQuantisedOptions,
   signal: AbortSignal,
 ): Promise<Made> {
-  const { mkdir, readdir, rename, rm, writeFile } = await import('node:fs/promises');
+  const { mkdir, rename, rm, writeFile } = await import('node:fs/promises');
+  const { dirname } = await import('node:path');
   const from = remoteFiles(client, repository);
   const { config, placement } = await planModel(from, { weights, context: 1, memory_limit_bytes: Infinity });
   const checkpoint = await openCheckpointFolder(from);
@@ -102,16 +103,19 @@ async function make(
   } finally {
     await writer.dispose();
   }
-  for (const name of from.names.filter(isSmall)) {
+  const small = from.names.filter(isSmall);
+  for (const name of small) {
     const reader = await ForwardReader.open(remoteFile(client, repository, name));
     const bytes = new Uint8Array(repository.files.get(name)!.bytes);
     await reader.read(0, bytes);
     await reader.finish();
+    await mkdir(dirname(`${unfinished}/${name}`), { recursive: true });
     await writeFile(`${unfinished}/${name}`, bytes);
     fetched += bytes.length;
   }
   if (shards.length > 1) await writeFile(`${unfinished}/${INDEX}`, shardIndex(shards));
-  await writeSums(unfinished, (await readdir(unfinished)).filter((name) => name !== SUMS).sort(), signal);
+  const index = shards.length > 1 ? [INDEX] : [];
+  await writeSums(unfinished, [...shards.map(({ name }) => name), ...index, ...small].sort(), signal);
   await rm(folder, { recursive: true, force: true });
   await rename(unfinished, folder);
   return { ...(await facts(folder)), fetched, not_finite: [...writer.notFinite] };

@@ -51,7 +51,7 @@ async function readRepository(client: HubClient): Promise<Repository> {
 
   const files = new Map<string, HubFile>();
   let entries = 0;
-  for await (const { type, path, size, oid, lfs } of listFiles({ ...common, repo: name, revision: sha })) {
+  for await (const { type, path, size, oid, lfs } of listFiles({ ...common, repo: name, revision: sha, recursive: true })) {
     entries += 1;
     if (entries > MOST_FILES) throw nonsense(client, `at most ${MOST_FILES} files`, 'more');
     if (type !== 'file') continue;

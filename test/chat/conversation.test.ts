@@ -9,6 +9,7 @@ import { type LoadOptions, loadModel } from '../../src/load.ts';
 import { Tokenizer } from '../../src/tokenizer.ts';
 import { CountingModel, writeChatModel } from '../support/chat_model.ts';
 import { sharedFolder } from '../support/command_line.ts';
+import { temporaryFolder } from '../support/models.ts';
 import { collect } from '../support/table_model.ts';
 
 const dir = await writeChatModel(await sharedFolder());
@@ -273,6 +274,19 @@ describe('what ends an answer', () => {
     expect(checkpoints.tokens.length).toBe(prompt_tokens);
   });
 
+  test('rows of padding behind the last token are never said', async () => {
+    const padded = await writeChatModel(await temporaryFolder(), 1, 500);
+    const model = new CountingModel((await loadModel(padded, { context: 2048 })).model);
+    const checkpoints = new StateCheckpoints(model);
+    const conversation = new Conversation(checkpoints, tokenizer, chatml, { eos_token_id: [] });
+    for (let turn = 0; turn < 3; turn++) {
+      const { tokens } = (await collect(conversation.send('Hello', { max_tokens: 60 }))).result;
+      expect(tokens).toHaveLength(60);
+      expect(Math.max(...tokens)).toBeLessThan(tokenizer.vocabSize);
+    }
+    expect(model.counted()).toBe(checkpoints.tokens.length);
+  });
+
   test('one answer at a time', async () => {
     const { conversation } = await begin();
     const first = conversation.send('Hello', { max_tokens: 4 });
@@ -301,7 +315,7 @@ describe('the context', () => {
     const { messages, tokens: cost } = await conversation.toForget('Fourth.');
     conversation.keep(messages);
     const answer = await say('Fourth.', { max_tokens: 5 });
-    expect(cost).toBeGreaterThanOrEqual(answer.prompt_tokens - answer.cached_tokens - 512);
+    expect(cost).toBe(answer.prompt_tokens - answer.cached_tokens);
     expect(conversation.messages).toHaveLength(before.length - messages + 2);
     expect(answer.prompt_tokens).toBeLessThanOrEqual(192);
   });
@@ -311,6 +325,22 @@ describe('the context', () => {
     await expect(say('word '.repeat(300))).rejects.toThrow(RuntimeLimitError);
     expect(await conversation.toForget('word '.repeat(300))).toEqual({ messages: 0, tokens: 0 });
     expect((await say('Hello', { max_tokens: 2 })).tokens.length).toBeGreaterThan(0);
+  });
+
+  test('a prompt that would leave no room for an answer is refused, and one that leaves just enough is not', async () => {
+    const { say } = await begin({ context: 256 });
+    const { prompt_tokens } = await say('x', { max_tokens: 1 });
+    for (const [room, fits] of [
+      [64, true],
+      [63, false],
+      [1, false],
+      [0, false],
+    ] as const) {
+      const { say } = await begin({ context: prompt_tokens + room, least_room: 64 });
+      const answer = say('x', { max_tokens: 1 });
+      if (fits) expect((await answer).prompt_tokens).toBe(prompt_tokens);
+      else await expect(answer).rejects.toThrow(RuntimeLimitError);
+    }
   });
 
   test('max_tokens is a length, and not the context', async () => {

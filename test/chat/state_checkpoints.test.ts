@@ -151,11 +151,12 @@ describe('against the rules, spelled out', () => {
     checkpoints.begin([1, 2, 3, 4]);
     checkpoints.forward([1, 2]);
     checkpoints.keep();
-    model.onForward = () => {
+    const { forward } = model;
+    model.forward = () => {
       throw new Error('a kernel trapped');
     };
     expect(() => checkpoints.forward([3])).toThrow('trapped');
-    model.onForward = () => {};
+    model.forward = forward;
     expect(checkpoints.begin([1, 2, 3, 4])).toBe(0);
     expect(checkpoints.kept).toEqual({ positions: [], bytes: 0 });
   });
@@ -183,6 +184,13 @@ describe.each([
     };
     checkpoints.begin(ids, 37);
     expect(run(ids, checkpoints)).toEqual(scratch(ids));
+    fresh.reset();
+    const bytes = fresh
+      .snapshot()
+      .layers.flat()
+      .reduce((sum, { byteLength }) => sum + byteLength, 0);
+    expect(checkpoints.kept.positions).toContain(37);
+    expect(checkpoints.kept.bytes).toBe(checkpoints.kept.positions.length * bytes); // no keys and values in them
     for (const cut of [60, 50, 38, 20]) {
       const other = [...ids.slice(0, cut), 7, 5, 3, 2, ...ids.slice(cut, cut + 9)];
       expect(checkpoints.begin(other)).toBeGreaterThan(cut - 17);

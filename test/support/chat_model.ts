@@ -6,7 +6,7 @@ import { Random } from '../../src/random.ts';
 import type { RewindableLM } from '../../src/chat/state_checkpoints.ts';
 import { repository, writeChangedModel } from './models.ts';
 
-const V = 1513; // of golden/tokenizer
+const TOKENS = 1513; // of golden/tokenizer
 const D = 40; // of golden/models/nope
 
 /** End of text and of a turn. */
@@ -15,8 +15,10 @@ export const EOS = [1501, 1506];
 /**
  * Writes a folder that can be chatted with: golden/models/nope with random embeddings for golden/tokenizer's vocabulary, the tokenizer and its chat
  * template. About one token in ten ends an answer.
+ * @param padding rows of the vocabulary behind the tokenizer's last token
  */
-export async function writeChatModel(dir: string, seed = 1): Promise<string> {
+export async function writeChatModel(dir: string, seed = 1, padding = 0): Promise<string> {
+  const V = TOKENS + padding;
   const random = new Random(seed);
   const matrix = (scale: number) => Float32Array.from({ length: V * D }, () => scale * (random.uniform() - 0.5));
   await writeChangedModel(dir, 'nope', ({ tensors, config }) => {

@@ -60,6 +60,13 @@ function mounted({ cache }: Place, bytes: number): string | null {
   }
 }
 
+/** A cache whose right to be written can be taken away. */
+function lockable(place: Place): string | null {
+  if (process.getuid?.() === 0) return mounted(place, 1 << 20);
+  mkdirSync(place.cache);
+  return null;
+}
+
 function unmounted({ cache }: Place): void {
   try {
     execFileSync('umount', ['-l', cache], { stdio: 'ignore' });
@@ -235,7 +242,7 @@ export const cache: readonly Row[] = [
   {
     fault: 'a cache that is read only',
     must: 'refused',
-    before: (place) => mounted(place, 1 << 20) ?? readOnly(place),
+    before: (place) => lockable(place) ?? readOnly(place),
     after: unmounted,
     refused: /read only|permission/,
     mend: writable,
@@ -243,7 +250,7 @@ export const cache: readonly Row[] = [
   {
     fault: 'a cache that is read only and has everything',
     must: 'enough',
-    before: async (place) => mounted(place, 1 << 20) ?? (await pulledThen(() => {})!(place)) ?? readOnly(place),
+    before: async (place) => lockable(place) ?? (await pulledThen(() => {})!(place)) ?? readOnly(place),
     after: unmounted,
     check: onlyListed,
     mend: writable,

@@ -313,7 +313,10 @@ describe('on the command line', () => {
     expect(damaged).toMatchObject({ code: 1, stdout: 'org/sharded: 9 of 10 files are as they should be\n' });
     expect(damaged.stderr).toContain('olmo-hybrid pull org/sharded');
     expect((await runIn(env, 'pull', 'org/sharded')).stderr).toContain('46.7 kB fetched');
+    const [oid] = readdirSync(join(environment.cache, 'models--org--sharded/blobs'));
+    const begun = await fileOf(join(environment.cache, 'models--org--sharded/blobs'), `${oid}.olmo-hybrid.incomplete`, 'of who was slower');
     expect((await runIn(env, 'cache', 'verify', 'org/sharded')).code).toBe(0);
+    expect(existsSync(begun)).toBe(false);
     const [, quantised] = JSON.parse(listed.stdout) as { folder: string }[];
     const shard = join(quantised!.folder, 'model-00003-of-00003.safetensors');
     const made = readFileSync(shard);

@@ -53,7 +53,7 @@ export async function cachedModels({ cache, assets }: HubEnvironment): Promise<C
 
 /**
  * Reads all files of a repository and compares them with their digests: a blob's is its name, those of what was quantised are in SHA256SUMS. What is
- * damaged is removed, so that `pull` makes it anew.
+ * damaged is removed, so that `pull` makes it anew; and so is the beginning of a file that someone else has finished.
  * @param onRead is called with the bytes that were read
  */
 export async function verifyCached(
@@ -65,7 +65,12 @@ export async function verifyCached(
   const { rm } = await import('node:fs/promises');
   const damaged: DamagedFile[] = [];
   let files = 0;
-  for await (const { path, expected } of digestsOf(`${cache}/${folderName(id)}/blobs`, `${assets}/olmo-hybrid/${folderName(id)}`)) {
+  const blobs = `${cache}/${folderName(id)}/blobs`;
+  for (const name of await entries(blobs)) {
+    if (name.endsWith(INCOMPLETE) && (await fileBytes(`${blobs}/${name.slice(0, -INCOMPLETE.length)}`)) !== null)
+      await rm(`${blobs}/${name}`);
+  }
+  for await (const { path, expected } of digestsOf(blobs, `${assets}/olmo-hybrid/${folderName(id)}`)) {
     files += 1;
     const found = await digestOfFile(path, expected.length, signal, onRead).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'ENOENT') throw error;

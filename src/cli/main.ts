@@ -44,7 +44,8 @@ const program = new Command('olmo-hybrid')
 Examples:
   olmo-hybrid generate "The evening was"
   olmo-hybrid generate --model DIR --temperature 0 --max-tokens 50 "The evening was"
-  olmo-hybrid inspect --model DIR
+  olmo-hybrid inspect --model allenai/Olmo-Hybrid-7B
+  olmo-hybrid chat allenai/Olmo-Hybrid-Instruct-DPO-7B --weights q4
   olmo-hybrid verify`,
   );
 

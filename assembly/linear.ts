@@ -13,7 +13,7 @@ import { scratch } from './scratch';
 import { madd } from './simd';
 
 const BLOCK: i32 = 32;
-/** Behind the widened panels in scratch: four rows of x, each number in all lanes. */
+/** Behind the widened panels in scratch: four rows of x, turned. */
 const ROWS_AT: usize = <usize>GROUP * SLAB * PANEL * 4;
 
 /** Adds the sums of a slab to 4 outputs. */
@@ -75,9 +75,9 @@ function row_panel(format: i32, y: usize, x: usize, w: usize, count: i32, width:
   }
 }
 
-/** Four rows of x, `count` products of a slab, turned: [count][4]. */
+/** Four rows of x, `count` numbers of 32 bits each, turned: [count][4]. */
 @inline
-function turn(to: usize, x: usize, ldx: usize, count: i32): void {
+export function turn(to: usize, x: usize, ldx: usize, count: i32): void {
   const x1 = x + ldx, x2 = x1 + ldx, x3 = x2 + ldx, end = <usize>count << 2;
   let i: usize = 0;
   for (; i + 16 <= end; i += 16) {

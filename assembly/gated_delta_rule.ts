@@ -2,61 +2,122 @@
 //   S <- exp(g) S;   u = beta (v - S^T k);   S <- S + k u^T;   o = S^T q / sqrt(Dk)       decay first, then read, then write
 //   q, k: [T, Hk, Dk] f32, l2-normed   v, o: [T, H, Dv] f32 (o is not v)   g, beta: [T, H] f32   S: [H, Dk, Dv] f32, in place
 //   value head h reads key head h / (H / Hk)
-// A column of S belongs to one element of v and o and never meets another column, so lanes are columns. Eight columns (96 x 8 floats for the
-// released model) stay in the L1 cache while 16 tokens pass, and their q and k while all columns do.
+// A column of S belongs to one element of v and o and never meets another column, so lanes are columns.
 // The arithmetic is f64 and an element of S is rounded once for each token: a state lives through thousands of updates, and in f32 arithmetic its
-// error grows past that of PyTorch (measured on the goldens: up to 1.9 times). It takes 2.5 times as long, 2% of prefill at the 7B's sizes.
-// The relaxed build computes in f32 all the same.
+// error grows past that of PyTorch (measured on the goldens: up to 1.9 times). Four columns of S are widened to f64 in scratch, where they stay in
+// the L1 cache while 16 tokens pass; the keys and queries of these are widened once for all columns, and read from there in a row.
+// The relaxed build computes in f32, eight columns at a time.
 
 import { exp64 } from './math';
-import { scratch } from './scratch';
-import { madd, narrow } from './simd';
+import { SCRATCH_BYTES, scratch } from './scratch';
+import { high64, low64, madd, narrow } from './simd';
 
+/** Most tokens that pass over a column before the next one comes. */
 const TOKENS: i32 = 16;
+// Scratch in the strict build, all f64: decays and beta of the tokens, r and u of 4 columns, S [Dk][4], and for each token [Dk] of k and q.
+const BETA_AT: usize = TOKENS * 8;
+const R_AT: usize = 2 * BETA_AT;
+const U_AT: usize = R_AT + 32;
+const S_AT: usize = U_AT + 32;
+const COLUMNS: usize = 32;
+const KEYS: usize = 16;
 
-/** Two floats as f64x2, exact. */
+/** At most TOKENS, and as many as have room for their keys. */
 @inline
-function two(at: usize): v128 {
-  return f64x2.promote_low_f32x4(v128.load64_zero(at));
+function most_tokens(Dk: i32): i32 {
+  if (ASC_FEATURE_RELAXED_SIMD) return TOKENS;
+  return max(1, min(TOKENS, (<i32>(SCRATCH_BYTES - S_AT) / Dk - <i32>COLUMNS) / <i32>KEYS));
 }
 
-/** One token, 8 columns. */
-@inline
-function step8(o: usize, v: usize, S: usize, lds: usize, k: usize, q: usize, beta: f64, decay: f64, scale: f64, Dk: i32): void {
-  // r = S^T k, before the decay, which is common to all terms
-  let r0 = f64x2.splat(0), r1 = f64x2.splat(0), r2 = f64x2.splat(0), r3 = f64x2.splat(0);
-  let s = S;
-  for (let i = 0; i < Dk; i++) {
-    const ki = f64x2.splat(<f64>load<f32>(k + (<usize>i << 2)));
-    r0 = f64x2.add(r0, f64x2.mul(ki, two(s)));
-    r1 = f64x2.add(r1, f64x2.mul(ki, two(s + 8)));
-    r2 = f64x2.add(r2, f64x2.mul(ki, two(s + 16)));
-    r3 = f64x2.add(r3, f64x2.mul(ki, two(s + 24)));
-    s += lds;
+/** Writes what tokens [0, n) of a head have in common for all columns. */
+function prepare(s: usize, q: usize, k: usize, g: usize, beta: usize, ldk: usize, ldb: usize, n: i32, Dk: i32): void {
+  let to = s + S_AT + <usize>Dk * COLUMNS;
+  for (let t = 0; t < n; t++) {
+    store<f64>(s + (<usize>t << 3), exp64(<f64>load<f32>(g)));
+    store<f64>(s + BETA_AT + (<usize>t << 3), <f64>load<f32>(beta));
+    for (let i: usize = 0; i < <usize>Dk << 2; i += 4) {
+      store<f64>(to, <f64>load<f32>(k + i));
+      store<f64>(to, <f64>load<f32>(q + i), 8);
+      to += KEYS;
+    }
+    k += ldk;
+    q += ldk;
+    g += ldb;
+    beta += ldb;
   }
-  const b = f64x2.splat(beta), d = f64x2.splat(decay);
-  const u0 = f64x2.mul(b, f64x2.sub(two(v), f64x2.mul(d, r0)));
-  const u1 = f64x2.mul(b, f64x2.sub(two(v + 8), f64x2.mul(d, r1)));
-  const u2 = f64x2.mul(b, f64x2.sub(two(v + 16), f64x2.mul(d, r2)));
-  const u3 = f64x2.mul(b, f64x2.sub(two(v + 24), f64x2.mul(d, r3)));
-  write4(o, S, lds, k, q, u0, u1, d, scale, Dk);
-  write4(o + 16, S + 16, lds, k, q, u2, u3, d, scale, Dk);
 }
 
-/** S <- decay S + k u^T and o = S^T q * scale for 4 columns; o is read from S before it is rounded. */
+/** Four columns of S to f64, and their r = S^T k for the first token. */
 @inline
-function write4(o: usize, S: usize, lds: usize, k: usize, q: usize, u0: v128, u1: v128, decay: v128, scale: f64, Dk: i32): void {
-  let o0 = f64x2.splat(0), o1 = f64x2.splat(0);
-  for (let i = 0; i < Dk; i++) {
-    const ki = f64x2.splat(<f64>load<f32>(k + (<usize>i << 2))), qi = f64x2.splat(<f64>load<f32>(q + (<usize>i << 2)));
-    const s0 = f64x2.add(f64x2.mul(two(S), decay), f64x2.mul(ki, u0));
-    const s1 = f64x2.add(f64x2.mul(two(S + 8), decay), f64x2.mul(ki, u1));
-    v128.store(S, narrow(s0, s1));
-    o0 = f64x2.add(o0, f64x2.mul(qi, s0));
-    o1 = f64x2.add(o1, f64x2.mul(qi, s1));
+function widen4(s: usize, S: usize, lds: usize, Dk: i32): void {
+  let r0 = f64x2.splat(0), r1 = f64x2.splat(0);
+  let wide = s + S_AT, k = wide + <usize>Dk * COLUMNS;
+  for (const end = k; wide < end; wide += COLUMNS) {
+    const row = v128.load(S), s0 = low64(row), s1 = high64(row), ki = v128.load64_splat(k);
+    v128.store(wide, s0);
+    v128.store(wide, s1, 16);
+    r0 = f64x2.add(r0, f64x2.mul(ki, s0));
+    r1 = f64x2.add(r1, f64x2.mul(ki, s1));
+    k += KEYS;
     S += lds;
   }
+  v128.store(s + R_AT, r0);
+  v128.store(s + R_AT, r1, 16);
+}
+
+/**
+ * One pass over the four columns in scratch: what token t writes, it reads for its output before it is rounded, and the next one's key reads it
+ * after. r is S^T k before the decay, which is common to all terms. The last token writes to S itself.
+ */
+@inline
+function pass4(last: bool, o: usize, v: usize, S: usize, lds: usize, s: usize, t: i32, Dk: i32, scale: f64): void {
+  const d = v128.load64_splat(s + (<usize>t << 3)), b = v128.load64_splat(s + BETA_AT + (<usize>t << 3)), vt = v128.load(v);
+  // u goes through memory: V8 would compute it inside the loop, again and again (measured: a third of the kernel's time).
+  v128.store(s + U_AT, f64x2.mul(b, f64x2.sub(low64(vt), f64x2.mul(d, v128.load(s + R_AT)))));
+  v128.store(s + U_AT, f64x2.mul(b, f64x2.sub(high64(vt), f64x2.mul(d, v128.load(s + R_AT, 16)))), 16);
+  const u0 = v128.load(s + U_AT), u1 = v128.load(s + U_AT, 16);
+  let r0 = f64x2.splat(0), r1 = f64x2.splat(0), o0 = f64x2.splat(0), o1 = f64x2.splat(0);
+  const row = <usize>Dk * KEYS, end = s + S_AT + <usize>Dk * COLUMNS;
+  let k = end + <usize>t * row, next = k + row;
+  for (let wide = s + S_AT; wide < end; wide += COLUMNS) {
+    const ki = v128.load64_splat(k), qi = v128.load64_splat(k, 8);
+    let s0 = f64x2.add(f64x2.mul(v128.load(wide), d), f64x2.mul(ki, u0));
+    let s1 = f64x2.add(f64x2.mul(v128.load(wide, 16), d), f64x2.mul(ki, u1));
+    o0 = f64x2.add(o0, f64x2.mul(qi, s0));
+    o1 = f64x2.add(o1, f64x2.mul(qi, s1));
+    if (last) {
+      v128.store(S, narrow(s0, s1));
+      S += lds;
+    } else {
+      const ni = v128.load64_splat(next);
+      s0 = rounded(s0);
+      s1 = rounded(s1);
+      v128.store(wide, s0);
+      v128.store(wide, s1, 16);
+      r0 = f64x2.add(r0, f64x2.mul(ni, s0));
+      r1 = f64x2.add(r1, f64x2.mul(ni, s1));
+      next += KEYS;
+    }
+    k += KEYS;
+  }
   v128.store(o, narrow(f64x2.mul(o0, f64x2.splat(scale)), f64x2.mul(o1, f64x2.splat(scale))));
+  v128.store(s + R_AT, r0);
+  v128.store(s + R_AT, r1, 16);
+}
+
+/** Two f64 to the nearest f32. */
+@inline
+function rounded(x: v128): v128 {
+  return f64x2.promote_low_f32x4(f32x4.demote_f64x2_zero(x));
+}
+
+/** Tokens [0, n) of four columns. */
+@inline
+function tokens4(o: usize, v: usize, ldv: usize, S: usize, lds: usize, s: usize, n: i32, Dk: i32, scale: f64): void {
+  widen4(s, S, lds, Dk);
+  const row = <usize>(n - 1) * ldv;
+  for (let t = 0; t < n - 1; t++) pass4(false, o + <usize>t * ldv, v + <usize>t * ldv, S, lds, s, t, Dk, scale);
+  pass4(true, o + row, v + row, S, lds, s, n - 1, Dk, scale);
 }
 
 /** One token, one column, for a Dv that 8 does not divide. */
@@ -101,8 +162,9 @@ function tokens8(
   for (let t = 0; t < n; t++) {
     const decay = v128.load32_splat(decays + (<usize>t << 2)), b = v128.load32_splat(beta + <usize>t * ldb);
     const vt = v + <usize>t * ldv, ot = o + <usize>t * ldv;
-    const u0 = f32x4.mul(b, f32x4.sub(v128.load(vt), f32x4.mul(decay, v128.load(r))));
-    const u1 = f32x4.mul(b, f32x4.sub(v128.load(vt, 16), f32x4.mul(decay, v128.load(r, 16))));
+    v128.store(r, f32x4.mul(b, f32x4.sub(v128.load(vt), f32x4.mul(decay, v128.load(r)))));
+    v128.store(r, f32x4.mul(b, f32x4.sub(v128.load(vt, 16), f32x4.mul(decay, v128.load(r, 16)))), 16);
+    const u0 = v128.load(r), u1 = v128.load(r, 16); // through memory, as in pass4
     let r0 = f32x4.splat(0), r1 = f32x4.splat(0), o0 = f32x4.splat(0), o1 = f32x4.splat(0);
     const next = t + 1 < n ? ldk : 0; // the last one's r is not used
     let s = S;
@@ -134,35 +196,33 @@ export function gated_delta_rule_recurrent(
   T: i32, Hk: i32, H: i32, Dk: i32, Dv: i32, begin: i32, end: i32,
 ): void {
   const scale = 1.0 / sqrt(<f64>Dk);
-  const ldk = <usize>Hk * Dk << 2, ldv = <usize>H * Dv << 2, lds = <usize>Dv << 2;
-  const repeat = H / Hk;
+  const ldk = <usize>Hk * Dk << 2, ldv = <usize>H * Dv << 2, lds = <usize>Dv << 2, ldb = <usize>H << 2;
+  const columns = ASC_FEATURE_RELAXED_SIMD ? 8 : 4;
+  const repeat = H / Hk, most = most_tokens(Dk);
   for (let h = begin; h < end; h++) {
-    const key = <usize>(h / repeat) * Dk << 2;
     const Sh = S + (<usize>h * Dk * Dv << 2);
-    for (let first = 0; first < T; first += TOKENS) {
-      const last = min(first + TOKENS, T);
+    for (let first = 0; first < T; first += most) {
+      const n = min(most, T - first);
+      const keys = <usize>first * ldk + (<usize>(h / repeat) * Dk << 2), at = <usize>first * ldb + (<usize>h << 2);
+      const row = <usize>first * ldv + (<usize>h * Dv << 2);
       if (ASC_FEATURE_RELAXED_SIMD) {
-        for (let t = first; t < last; t++) store<f32>(scratch() + (<usize>(t - first) << 2), <f32>exp64(<f64>load<f32>(g + (<usize>t * H + h << 2))));
+        for (let t = 0; t < n; t++) store<f32>(scratch() + (<usize>t << 2), <f32>exp64(<f64>load<f32>(g + at + <usize>t * ldb)));
+      } else prepare(scratch(), q + keys, k + keys, g + at, beta + at, ldk, ldb, n, Dk);
+      let j = 0;
+      for (; j + columns <= Dv; j += columns) {
+        const column = <usize>j << 2, oj = o + row + column, vj = v + row + column;
+        if (ASC_FEATURE_RELAXED_SIMD) {
+          tokens8(oj, vj, Sh + column, lds, ldk, ldv, ldb, k + keys, q + keys, beta + at, scratch(), <f32>scale, n, Dk);
+        } else {
+          tokens4(oj, vj, ldv, Sh + column, lds, scratch(), n, Dk, scale);
+        }
       }
-      for (let j = 0; j < Dv;) {
-        const eight = j + 8 <= Dv;
-        const column = <usize>j << 2;
-        if (ASC_FEATURE_RELAXED_SIMD && eight) {
-          const at = <usize>first * ldk + key, row = <usize>first * ldv + (<usize>h * Dv << 2) + column;
-          const bt = beta + (<usize>first * H + h << 2);
-          tokens8(o + row, v + row, Sh + column, lds, ldk, ldv, <usize>H << 2, k + at, q + at, bt, scratch(), <f32>scale, last - first, Dk);
-          j += 8;
-          continue;
+      for (; j < Dv; j++) {
+        for (let t = 0; t < n; t++) {
+          const kt = keys + <usize>t * ldk, bt = at + <usize>t * ldb, ot = row + <usize>t * ldv + (<usize>j << 2);
+          const b = <f64>load<f32>(beta + bt), decay = exp64(<f64>load<f32>(g + bt));
+          step1(o + ot, v + ot, Sh + (<usize>j << 2), lds, k + kt, q + kt, b, decay, scale, Dk);
         }
-        for (let t = first; t < last; t++) {
-          const at = <usize>t * H + h << 2;
-          const kt = k + <usize>t * ldk + key, qt = q + <usize>t * ldk + key;
-          const row = <usize>t * ldv + (<usize>h * Dv << 2) + column;
-          const b = <f64>load<f32>(beta + at), decay = exp64(<f64>load<f32>(g + at));
-          if (eight) step8(o + row, v + row, Sh + column, lds, kt, qt, b, decay, scale, Dk);
-          else step1(o + row, v + row, Sh + column, lds, kt, qt, b, decay, scale, Dk);
-        }
-        j += eight ? 8 : 1;
       }
     }
   }

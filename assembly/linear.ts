@@ -13,19 +13,19 @@ import { scratch } from './scratch';
 import { madd } from './simd';
 
 const BLOCK: i32 = 32;
-/** Behind the widened panels in scratch: four rows of x, each number in all lanes. */
+/** Behind the widened panels in scratch: four rows of x, turned. */
 const ROWS_AT: usize = <usize>GROUP * SLAB * PANEL * 4;
 
-/** Adds the sums of a slab to 4 outputs. The first slab is added to zero, which turns -0 into +0 as in torch. */
+/** Adds the sums of a slab to 4 outputs. */
 @inline
-function add_slab(y: usize, sum: v128, first: bool): void {
-  v128.store(y, f32x4.add(first ? f32x4.splat(0) : v128.load(y), sum));
+function add_slab(y: usize, sum: v128): void {
+  v128.store(y, f32x4.add(v128.load(y), sum));
 }
 
 /** The same for the last panel of an N that 16 does not divide: only `width` of the 4 outputs exist. */
-function add_slab_tail(y: usize, sum: v128, first: bool, width: i32): void {
+function add_slab_tail(y: usize, sum: v128, width: i32): void {
   for (let n = 0; n < min(width, 4); n++) {
-    store<f32>(y, (first ? <f32>0 : load<f32>(y)) + f32x4.extract_lane(sum, 0));
+    store<f32>(y, load<f32>(y) + f32x4.extract_lane(sum, 0));
     sum = v128.shuffle<i32>(sum, sum, 1, 2, 3, 0);
     y += 4;
   }
@@ -33,7 +33,7 @@ function add_slab_tail(y: usize, sum: v128, first: bool, width: i32): void {
 
 /** One row, one panel of f32 or bf16, `count` products of a slab: decode. */
 @inline
-function row_panel(format: i32, y: usize, x: usize, w: usize, count: i32, first: bool, width: i32, mask: v128): void {
+function row_panel(format: i32, y: usize, x: usize, w: usize, count: i32, width: i32, mask: v128): void {
   const end = x + (<usize>count << 2);
   let s0 = f32x4.splat(0), s1 = f32x4.splat(0), s2 = f32x4.splat(0), s3 = f32x4.splat(0);
   while (x < end) {
@@ -63,61 +63,81 @@ function row_panel(format: i32, y: usize, x: usize, w: usize, count: i32, first:
     s3 = f32x4.add(s3, a3);
   }
   if (width >= PANEL) {
-    add_slab(y, s0, first);
-    add_slab(y + 16, s1, first);
-    add_slab(y + 32, s2, first);
-    add_slab(y + 48, s3, first);
+    add_slab(y, s0);
+    add_slab(y + 16, s1);
+    add_slab(y + 32, s2);
+    add_slab(y + 48, s3);
   } else {
-    add_slab_tail(y, s0, first, width);
-    add_slab_tail(y + 16, s1, first, width - 4);
-    add_slab_tail(y + 32, s2, first, width - 8);
-    add_slab_tail(y + 48, s3, first, width - 12);
+    add_slab_tail(y, s0, width);
+    add_slab_tail(y + 16, s1, width - 4);
+    add_slab_tail(y + 32, s2, width - 8);
+    add_slab_tail(y + 48, s3, width - 12);
   }
 }
 
-/** Four rows of x, `count` products of a slab, each number in all lanes: [count][4][4]. */
+/** Four rows of x, `count` numbers of 32 bits each, turned: [count][4]. */
 @inline
-function expand(to: usize, x: usize, ldx: usize, count: i32): void {
-  for (let k = 0; k < count; k++) {
-    v128.store(to, v128.load32_splat(x));
-    v128.store(to, v128.load32_splat(x + ldx), 16);
-    v128.store(to, v128.load32_splat(x + 2 * ldx), 32);
-    v128.store(to, v128.load32_splat(x + 3 * ldx), 48);
-    x += 4;
+export function turn(to: usize, x: usize, ldx: usize, count: i32): void {
+  const x1 = x + ldx, x2 = x1 + ldx, x3 = x2 + ldx, end = <usize>count << 2;
+  let i: usize = 0;
+  for (; i + 16 <= end; i += 16) {
+    const a = v128.load(x + i), b = v128.load(x1 + i), c = v128.load(x2 + i), d = v128.load(x3 + i);
+    const ab = v128.shuffle<i32>(a, b, 0, 4, 1, 5), cd = v128.shuffle<i32>(c, d, 0, 4, 1, 5);
+    const ab2 = v128.shuffle<i32>(a, b, 2, 6, 3, 7), cd2 = v128.shuffle<i32>(c, d, 2, 6, 3, 7);
+    v128.store(to, v128.shuffle<i64>(ab, cd, 0, 2));
+    v128.store(to, v128.shuffle<i64>(ab, cd, 1, 3), 16);
+    v128.store(to, v128.shuffle<i64>(ab2, cd2, 0, 2), 32);
+    v128.store(to, v128.shuffle<i64>(ab2, cd2, 1, 3), 48);
     to += 64;
+  }
+  for (; i < end; i += 4) {
+    store<f32>(to, load<f32>(x + i));
+    store<f32>(to, load<f32>(x1 + i), 4);
+    store<f32>(to, load<f32>(x2 + i), 8);
+    store<f32>(to, load<f32>(x3 + i), 12);
+    to += 16;
   }
 }
 
 /**
- * Four expanded rows, half a panel of f32: prefill. 8 sums, 2 weights, 4 splats and a product fill the 15 registers that V8 has; the slab's sums
- * are spilled. Expanded rows need one pointer instead of four and plain loads, whose offsets V8 folds.
+ * Four turned rows, half a panel of f32: prefill. 8 sums, 2 weights, 4 splats and a product fill the 15 registers that V8 has; the slab's sums
+ * are spilled. A block begins with products instead of sums with zero.
  */
 @inline
-function rows_half_panel(y: usize, ldy: usize, x: usize, w: usize, count: i32, first: bool): void {
-  const end = x + (<usize>count << 6);
+function rows_half_panel(y: usize, ldy: usize, x: usize, w: usize, count: i32): void {
+  const end = x + (<usize>count << 4);
   let s0 = f32x4.splat(0), s1 = f32x4.splat(0), s2 = f32x4.splat(0), s3 = f32x4.splat(0);
   let s4 = f32x4.splat(0), s5 = f32x4.splat(0), s6 = f32x4.splat(0), s7 = f32x4.splat(0);
-  while (x < end) {
-    const block_end = min(x + (BLOCK << 6), end);
-    let a0 = f32x4.splat(0), a1 = f32x4.splat(0), b0 = f32x4.splat(0), b1 = f32x4.splat(0);
-    let c0 = f32x4.splat(0), c1 = f32x4.splat(0), d0 = f32x4.splat(0), d1 = f32x4.splat(0);
-    while (x < block_end) {
-      const w0 = v128.load(w), w1 = v128.load(w, 16);
-      let xk = v128.load(x);
+  do {
+    const block_end = min(x + (BLOCK << 4), end);
+    let w0 = v128.load(w), w1 = v128.load(w, 16), xk = v128.load32_splat(x);
+    let a0 = f32x4.mul(xk, w0), a1 = f32x4.mul(xk, w1);
+    xk = v128.load32_splat(x, 4);
+    let b0 = f32x4.mul(xk, w0), b1 = f32x4.mul(xk, w1);
+    xk = v128.load32_splat(x, 8);
+    let c0 = f32x4.mul(xk, w0), c1 = f32x4.mul(xk, w1);
+    xk = v128.load32_splat(x, 12);
+    let d0 = f32x4.mul(xk, w0), d1 = f32x4.mul(xk, w1);
+    x += 16;
+    w += PANEL * 4;
+    if (x < block_end) do {
+      w0 = v128.load(w);
+      w1 = v128.load(w, 16);
+      xk = v128.load32_splat(x);
       a0 = madd(a0, xk, w0);
       a1 = madd(a1, xk, w1);
-      xk = v128.load(x, 16);
+      xk = v128.load32_splat(x, 4);
       b0 = madd(b0, xk, w0);
       b1 = madd(b1, xk, w1);
-      xk = v128.load(x, 32);
+      xk = v128.load32_splat(x, 8);
       c0 = madd(c0, xk, w0);
       c1 = madd(c1, xk, w1);
-      xk = v128.load(x, 48);
+      xk = v128.load32_splat(x, 12);
       d0 = madd(d0, xk, w0);
       d1 = madd(d1, xk, w1);
-      x += 64;
+      x += 16;
       w += PANEL * 4;
-    }
+    } while (x < block_end);
     s0 = f32x4.add(s0, a0);
     s1 = f32x4.add(s1, a1);
     s2 = f32x4.add(s2, b0);
@@ -126,15 +146,15 @@ function rows_half_panel(y: usize, ldy: usize, x: usize, w: usize, count: i32, f
     s5 = f32x4.add(s5, c1);
     s6 = f32x4.add(s6, d0);
     s7 = f32x4.add(s7, d1);
-  }
-  add_slab(y, s0, first);
-  add_slab(y + 16, s1, first);
-  add_slab(y + ldy, s2, first);
-  add_slab(y + ldy + 16, s3, first);
-  add_slab(y + 2 * ldy, s4, first);
-  add_slab(y + 2 * ldy + 16, s5, first);
-  add_slab(y + 3 * ldy, s6, first);
-  add_slab(y + 3 * ldy + 16, s7, first);
+  } while (x < end);
+  add_slab(y, s0);
+  add_slab(y + 16, s1);
+  add_slab(y + ldy, s2);
+  add_slab(y + ldy + 16, s3);
+  add_slab(y + 2 * ldy, s4);
+  add_slab(y + 2 * ldy + 16, s5);
+  add_slab(y + 3 * ldy, s6);
+  add_slab(y + 3 * ldy + 16, s7);
 }
 
 @inline
@@ -148,9 +168,10 @@ function linear(format: i32, y: usize, x: usize, w: usize, bias: usize, T: i32, 
   for (let group = begin; group < end; group += GROUP) {
     const group_end = min(group + GROUP, end);
     const whole = min(group_end, N / PANEL); // panels [group, whole) have 16 outputs
+    // Slabs are added to zero, which turns -0 into +0 as in torch.
+    for (let t = 0; t < T; t++) memory.fill(y + <usize>t * ldy + (<usize>group * PANEL << 2), 0, <usize>(min(group_end * PANEL, N) - group * PANEL) << 2);
     for (let slab = 0; slab < K; slab += SLAB) {
       const count = min(SLAB, K - slab);
-      const first = slab == 0;
       const xs = x + (<usize>slab << 2);
       let wg = scratch(), panel_bytes = slab_bytes(F32, count);
       if (in_place) {
@@ -160,11 +181,11 @@ function linear(format: i32, y: usize, x: usize, w: usize, bias: usize, T: i32, 
         for (let p = group; p < group_end; p++) widen(format, wg + <usize>(p - group) * panel_bytes, w, p, slab, K, N, mask);
       }
       for (let t = 0; t < T4; t += 4) {
-        expand(rows, xs + <usize>t * ldx, ldx, count);
+        turn(rows, xs + <usize>t * ldx, ldx, count);
         for (let p = group; p < whole; p++) {
           const wp = wg + <usize>(p - group) * panel_bytes, yt = y + <usize>t * ldy + <usize>p * PANEL * 4;
-          rows_half_panel(yt, ldy, rows, wp, count, first);
-          rows_half_panel(yt + 32, ldy, rows, wp + 32, count, first);
+          rows_half_panel(yt, ldy, rows, wp, count);
+          rows_half_panel(yt + 32, ldy, rows, wp + 32, count);
         }
       }
       // The rows after the last four, and the last panel of an N that 16 does not divide.
@@ -173,8 +194,8 @@ function linear(format: i32, y: usize, x: usize, w: usize, bias: usize, T: i32, 
         const width = N - p * PANEL;
         for (let t = p < whole ? T4 : 0; t < T; t++) {
           const yt = y + <usize>t * ldy + <usize>p * PANEL * 4, xt = xs + <usize>t * ldx;
-          if (format == BF16 && in_place) row_panel(BF16, yt, xt, wp, count, first, width, mask);
-          else row_panel(F32, yt, xt, wp, count, first, width, mask);
+          if (format == BF16 && in_place) row_panel(BF16, yt, xt, wp, count, width, mask);
+          else row_panel(F32, yt, xt, wp, count, width, mask);
         }
       }
     }

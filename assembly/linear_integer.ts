@@ -7,9 +7,9 @@
 // For many rows the weights of a slab are brought to a common scale for each output, in 2047 levels too: 2047 * 2047 * 256 fits i32, so that the
 // scales come in once for 256 products.
 
-import { add_bias } from './linear';
+import { add_bias, turn } from './linear';
 import { bf16x4, blocks, GROUP, PANEL, Q4, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT } from './panels';
-import { bytes_at, LEVELS, row_bytes, SLAB, scales_at, sums_at, TINY } from './round_rows';
+import { bytes_at, LEVELS, ROUND, row_bytes, SLAB, scales_at, sums_at, TINY } from './round_rows';
 import { scratch } from './scratch';
 import { madd } from './simd';
 
@@ -18,7 +18,7 @@ const SLAB_BLOCKS: i32 = SLAB / QUANT;
 const WIDE_BYTES: usize = <usize>SLAB * PANEL * 2;
 const GROUP_WIDE: i32 = GROUP - 1;
 const SCALES_AT: usize = <usize>GROUP_WIDE * WIDE_BYTES;
-/** Behind them: four rows of x, each pair of numbers in all lanes. */
+/** Behind them: four rows of x, turned; a pair of numbers is 32 bits as one of f32 is. */
 const ROWS_AT: usize = <usize>GROUP * WIDE_BYTES;
 
 /** Writes `width` of 16 outputs. */
@@ -146,26 +146,13 @@ function level(format: i32, to: usize, scales: usize, w: usize, count: i32, low:
         if (format == Q8) pairs = v128.load8x8_s(block + (<usize>k << 4) + (<usize>o << 1));
         else pairs = v128.and(i16x8.shr_u(v128.load8x8_u(block + (<usize>k << 3) + (<usize>(o & 7) << 1)), o < 8 ? 0 : 4), i16x8.splat(15));
         const even = i32x4.shr_s(i32x4.shl(pairs, 16), 16), odd = i32x4.shr_s(pairs, 16);
-        const e = i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(even), factor), offset)));
-        const f = i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(odd), factor), offset)));
+        const e = f32x4.add(f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(even), factor), offset), f32x4.splat(ROUND));
+        const f = f32x4.add(f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(odd), factor), offset), f32x4.splat(ROUND));
         v128.store(out, v128.or(v128.and(e, i32x4.splat(0xffff)), i32x4.shl(f, 16)));
         out += 64;
       }
       block += format == Q8 ? Q8_BYTES : Q4_BYTES;
     }
-  }
-}
-
-/** Four rows of xq, each pair of values in all lanes: [pairs][4][4][2]. */
-@inline
-function expand(to: usize, x: usize, ldx: usize, pairs: i32): void {
-  for (let k = 0; k < pairs; k++) {
-    v128.store(to, v128.load32_splat(x));
-    v128.store(to, v128.load32_splat(x + ldx), 16);
-    v128.store(to, v128.load32_splat(x + 2 * ldx), 32);
-    v128.store(to, v128.load32_splat(x + 3 * ldx), 48);
-    x += 4;
-    to += 64;
   }
 }
 
@@ -175,23 +162,23 @@ function scaled(y: usize, sum: v128, d: v128, dx: usize, first: bool): void {
   v128.store(y, madd(first ? f32x4.splat(0) : v128.load(y), f32x4.mul(v128.load32_splat(dx), d), f32x4.convert_i32x4_s(sum)));
 }
 
-/** Four expanded rows, half a levelled panel, one slab: prefill. 8 sums, 2 weights and 4 splats live at a time. */
+/** Four turned rows, half a levelled panel, one slab: prefill. 8 sums, 2 weights and 4 splats live at a time. */
 @inline
 function rows_half_panel(y: usize, ldy: usize, x: usize, pairs: i32, w: usize, d: usize, dx: usize, ldx: usize, first: bool): void {
   let a0 = i32x4.splat(0), a1 = i32x4.splat(0), b0 = i32x4.splat(0), b1 = i32x4.splat(0);
   let c0 = i32x4.splat(0), c1 = i32x4.splat(0), d0 = i32x4.splat(0), d1 = i32x4.splat(0);
-  for (const end = x + (<usize>pairs << 6); x < end; x += 64) {
+  for (const end = x + (<usize>pairs << 4); x < end; x += 16) {
     const w0 = v128.load(w), w1 = v128.load(w, 16);
-    let xk = v128.load(x);
+    let xk = v128.load32_splat(x);
     a0 = i32x4.add(a0, i32x4.dot_i16x8_s(w0, xk));
     a1 = i32x4.add(a1, i32x4.dot_i16x8_s(w1, xk));
-    xk = v128.load(x, 16);
+    xk = v128.load32_splat(x, 4);
     b0 = i32x4.add(b0, i32x4.dot_i16x8_s(w0, xk));
     b1 = i32x4.add(b1, i32x4.dot_i16x8_s(w1, xk));
-    xk = v128.load(x, 32);
+    xk = v128.load32_splat(x, 8);
     c0 = i32x4.add(c0, i32x4.dot_i16x8_s(w0, xk));
     c1 = i32x4.add(c1, i32x4.dot_i16x8_s(w1, xk));
-    xk = v128.load(x, 48);
+    xk = v128.load32_splat(x, 12);
     d0 = i32x4.add(d0, i32x4.dot_i16x8_s(w0, xk));
     d1 = i32x4.add(d1, i32x4.dot_i16x8_s(w1, xk));
     w += 64;
@@ -227,7 +214,7 @@ function linear(format: i32, y: usize, xq: usize, w: usize, bias: usize, T: i32,
       }
       for (let t = 0; t < T4; t += 4) {
         const xt = xq + <usize>t * ldx, dx = xt + scales_at(K) + (<usize>(slab / SLAB_BLOCKS) << 2);
-        expand(rows, xt + (<usize>slab * QUANT << 1), ldx, pairs);
+        turn(rows, xt + (<usize>slab * QUANT << 1), ldx, pairs);
         for (let p = group; p < group_end; p++) {
           const yt = y + <usize>t * ldy + <usize>p * PANEL * 4;
           const i = <usize>(p - group), wide = scratch() + i * WIDE_BYTES, d = scratch() + SCALES_AT + (i << 6);

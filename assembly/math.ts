@@ -6,6 +6,7 @@ import { madd } from './simd';
 
 const LOG2E: f64 = 1.4426950408889634;
 // ln 2 = LN2_HI + LN2_LO; LN2_HI has 32 significant bits, so that n * LN2_HI is exact for |n| < 2^20.
+const LN2: f64 = 0.6931471805599453;
 const LN2_HI: f64 = 0.6931471803691238;
 const LN2_LO: f64 = 1.9082149292705877e-10;
 // Adding 1.5 * 2^52 rounds to the nearest integer and leaves it in the low bits.
@@ -14,21 +15,20 @@ const ROUND: f64 = 6755399441055744.0;
 /** exp of two lanes, relative error < 1e-11; the argument is clamped to [-708, 709], so that -inf gives 3e-308 (0 in f32). NaN stays NaN. */
 @inline
 export function exp64x2(x: v128): v128 {
-  const clamped = f64x2.min(f64x2.max(x, f64x2.splat(-708.0)), f64x2.splat(709.0));
+  // pmin and pmax are an instruction each, min and max eight: these would order NaN and the zeros, and here the first operand's NaN is kept as well.
+  const clamped = f64x2.pmin(f64x2.pmax(x, f64x2.splat(-708.0)), f64x2.splat(709.0));
   const shifted = f64x2.add(f64x2.mul(clamped, f64x2.splat(LOG2E)), f64x2.splat(ROUND));
   const n = f64x2.sub(shifted, f64x2.splat(ROUND));
-  const r = f64x2.sub(f64x2.sub(clamped, f64x2.mul(n, f64x2.splat(LN2_HI))), f64x2.mul(n, f64x2.splat(LN2_LO)));
-  // Taylor to r^9, |r| <= ln(2) / 2: the first term left out is below 8e-12.
-  let p = f64x2.splat(1.0 / 362880.0);
-  p = f64x2.add(f64x2.mul(p, r), f64x2.splat(1.0 / 40320.0));
-  p = f64x2.add(f64x2.mul(p, r), f64x2.splat(1.0 / 5040.0));
-  p = f64x2.add(f64x2.mul(p, r), f64x2.splat(1.0 / 720.0));
-  p = f64x2.add(f64x2.mul(p, r), f64x2.splat(1.0 / 120.0));
-  p = f64x2.add(f64x2.mul(p, r), f64x2.splat(1.0 / 24.0));
-  p = f64x2.add(f64x2.mul(p, r), f64x2.splat(1.0 / 6.0));
-  p = f64x2.add(f64x2.mul(p, r), f64x2.splat(0.5));
-  p = f64x2.add(f64x2.mul(p, r), f64x2.splat(1.0));
-  p = f64x2.add(f64x2.mul(p, r), f64x2.splat(1.0));
+  const r = f64x2.sub(clamped, f64x2.mul(n, f64x2.splat(LN2))); // off by up to 1e-13, where n is largest
+  // Taylor to r^9, |r| <= ln(2) / 2: the first term left out is below 8e-12. In pairs of terms, which wait for each other less than one chain.
+  const r2 = f64x2.mul(r, r), r4 = f64x2.mul(r2, r2);
+  const p01 = f64x2.add(r, f64x2.splat(1.0));
+  const p23 = f64x2.add(f64x2.mul(r, f64x2.splat(1.0 / 6.0)), f64x2.splat(0.5));
+  const p45 = f64x2.add(f64x2.mul(r, f64x2.splat(1.0 / 120.0)), f64x2.splat(1.0 / 24.0));
+  const p67 = f64x2.add(f64x2.mul(r, f64x2.splat(1.0 / 5040.0)), f64x2.splat(1.0 / 720.0));
+  const p89 = f64x2.add(f64x2.mul(r, f64x2.splat(1.0 / 362880.0)), f64x2.splat(1.0 / 40320.0));
+  const high = f64x2.add(f64x2.add(p45, f64x2.mul(r2, p67)), f64x2.mul(r4, p89));
+  const p = f64x2.add(f64x2.add(p01, f64x2.mul(r2, p23)), f64x2.mul(r4, high));
   // 2^n is added to the exponent field of p, which lies in [0.7, 1.42].
   return i64x2.add(p, i64x2.shl(shifted, 52));
 }
@@ -46,7 +46,7 @@ export function exp64(x: f64): f64 {
  */
 @inline
 export function exp32x4(x: v128): v128 {
-  const clamped = f32x4.min(f32x4.max(x, f32x4.splat(-87)), f32x4.splat(88));
+  const clamped = f32x4.pmin(f32x4.pmax(x, f32x4.splat(-87)), f32x4.splat(88));
   // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
   const shifted = madd(f32x4.splat(12582912), clamped, f32x4.splat(<f32>LOG2E));
   const n = f32x4.sub(shifted, f32x4.splat(12582912));

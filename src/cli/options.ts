@@ -14,7 +14,7 @@ export interface EngineFlags {
 }
 
 /** Adds the options that say how a model runs. */
-export function addEngineOptions(command: Command, mode: Mode): Command {
+export function addEngineOptions(command: Command, mode: Mode, prefillChunk = 256): Command {
   command.optionsGroup('Engine:');
   command.option(
     '--kernels <name>',
@@ -23,7 +23,8 @@ export function addEngineOptions(command: Command, mode: Mode): Command {
     'wasm',
   );
   addPlanOptions(command, mode);
-  return command.option('--prefill-chunk <n>', 'most tokens of one pass over the prompt (default: 256)', integer('--prefill-chunk', 1));
+  const chunk = `most tokens of one pass over the prompt (default: ${prefillChunk})`;
+  return command.option('--prefill-chunk <n>', chunk, integer('--prefill-chunk', 1));
 }
 
 /** Adds those of them that say what memory it takes and which code runs. */

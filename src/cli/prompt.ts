@@ -31,15 +31,15 @@ export async function readPrompt(
   config: OlmoHybridConfig,
   dir: string,
 ): Promise<Prompt> {
-  const forPerson = (text: string | undefined) => (process.stdout.isTTY && text) || '';
+  const forPerson = (text: () => string | undefined) => (process.stdout.isTTY && text()) || '';
   if (source.tokens !== undefined) {
     const ids = await readTokenIds(source.tokens, config.vocab_size);
-    return { ids, shown: forPerson(tokenizer?.decode(ids)) };
+    return { ids, shown: forPerson(() => tokenizer?.decode(ids)) };
   }
   if (tokenizer === null) throw missingTokenizer(dir, 'to take a text');
   if (source.text === undefined) return { ids: tokenizer.encode(DEFAULT_PROMPT), shown: DEFAULT_PROMPT };
   const text = source.text === '-' ? await readStdin() : source.text;
-  return { ids: tokenizer.encode(text), shown: forPerson(text) };
+  return { ids: tokenizer.encode(text), shown: forPerson(() => text) };
 }
 
 /**

@@ -112,11 +112,14 @@ function checkFlags(model: string | undefined, flags: Flags): void {
 
 function missingTemplate(dir: string): never {
   const found = dir === embeddedModel ? 'none: the embedded model only continues texts' : 'none';
-  const fix = `Give the folder of an Instruct or Think model, or put a template into ${join(dir, 'chat_template.jinja')}; \`olmo-hybrid generate\` needs none.`;
+  const fix = `Take an Instruct or Think model, or put a template into ${join(dir, 'chat_template.jinja')}; \`olmo-hybrid generate\` needs none.`;
   throw new ArgumentError({
     where: dir,
     expected: 'a chat template, chat_template.jinja or chat_template in tokenizer_config.json',
     found,
-    fix: dir === embeddedModel ? 'Give the folder of an Instruct or Think model; `olmo-hybrid generate` continues texts.' : fix,
+    fix:
+      dir === embeddedModel
+        ? 'Name an Instruct or Think model, such as allenai/Olmo-Hybrid-Instruct-DPO-7B; `olmo-hybrid generate` continues texts.'
+        : fix,
   });
 }

@@ -120,7 +120,7 @@ describe('what is refused', () => {
 
   test('a model without a chat template: what to do', async () => {
     expect((await error('')).stderr).toMatch(
-      `error ${embeddedModel}: expected a chat template, chat_template.jinja or chat_template in tokenizer_config.json, found none: the embedded model only continues texts. Give the folder of an Instruct or Think model`,
+      `error ${embeddedModel}: expected a chat template, chat_template.jinja or chat_template in tokenizer_config.json, found none: the embedded model only continues texts. Name an Instruct or Think model, such as allenai/Olmo-Hybrid-Instruct-DPO-7B`,
     );
     const bare = await model('bare');
     await rm(join(bare, 'chat_template.jinja'));

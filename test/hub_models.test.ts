@@ -219,7 +219,13 @@ describe('quantised on the way', () => {
   const here = () => ({ ...options, environment });
 
   test('gives the tensors of quantize, and the original is on disk at no time', async () => {
-    const { folder, fetched } = await pullQuantised(id, here());
+    let looks = 0;
+    const onProgress = () => {
+      looks += 1;
+      expect(readdirSync(home), 'nothing beside what is made of it').toEqual(['assets']);
+    };
+    const { folder, fetched } = await pullQuantised(id, { ...here(), onProgress });
+    expect(looks).toBeGreaterThan(3);
     const trusted = join(home, 'trusted');
     await quantizeCheckpoint(SHARDED, trusted, options);
     const shards = fileNames(trusted).filter((name) => name.endsWith('.safetensors'));

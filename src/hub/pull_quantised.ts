@@ -8,7 +8,7 @@ import { planShards, SHARD_BYTES, type Shard, ShardWriter, shardBytes, shardInde
 import { cachedRepository, cacheError, fileBytes, INCOMPLETE, writeRef } from './cache.ts';
 import { HubClient } from './client.ts';
 import { writeSums } from './digests.ts';
-import { withLock } from './lock.ts';
+import { type Held, withLock } from './lock.ts';
 import type { ModelId } from './model_id.ts';
 import { hasNeeded } from './needed_files.ts';
 import type { Pulled, PullOptions } from './pull.ts';
@@ -39,7 +39,7 @@ export async function pullQuantised(id: ModelId, options: PullQuantisedOptions):
   const folder = `${quantised.snapshots}/${repository.commit}/${weights}`;
   const lock = `${quantised.locks}/${repository.commit}-${weights}.lock`;
   try {
-    const pulled = await withLock(lock, { signal, onWait: () => onWait?.(weights) }, async ({ signal: held }) => {
+    const pulled = await withLock(lock, { signal, onWait: () => onWait?.(weights) }, async (held) => {
       if (await hasNeeded(folder, 'weights')) return { ...(await facts(folder)), fetched: 0, not_finite: [] };
       return await make(client, repository, folder, options, held);
     });
@@ -57,8 +57,9 @@ async function make(
   repository: Repository,
   folder: string,
   { weights, threads = 1, onProgress }: PullQuantisedOptions,
-  signal: AbortSignal,
+  held: Held,
 ): Promise<Made> {
+  const { signal } = held;
   const { mkdir, rename, rm, writeFile } = await import('node:fs/promises');
   const { dirname } = await import('node:path');
   const from = remoteFiles(client, repository);
@@ -92,7 +93,7 @@ async function make(
           done += bytes;
           onProgress?.(done, total, name);
         };
-        await withUnfinished(unfinished, ofSource, async (files) => {
+        await withUnfinished(unfinished, ofSource, held, async (files) => {
           await writer.write(files, metadata, reader.read, onRead);
           await reader.finish();
         }).finally(() => reader.close());
@@ -135,6 +136,7 @@ function sourceOf({ id, commit, files }: Repository, sources: readonly string[])
 async function withUnfinished(
   folder: string,
   shards: readonly Shard[],
+  held: Held,
   work: (files: ReadonlyMap<Shard, FileHandle>) => Promise<void>,
 ): Promise<void> {
   const { open, rename } = await import('node:fs/promises');
@@ -143,6 +145,7 @@ async function withUnfinished(
     for (const shard of shards) files.set(shard, await open(`${folder}/${shard.name}${INCOMPLETE}`, 'w'));
     await work(files);
     for (const file of files.values()) await file.datasync();
+    await held.check();
   } finally {
     for (const file of files.values()) await file.close();
   }

@@ -10,7 +10,7 @@ import { fits, scores_q8, to_16_bits, values_q8 } from './attention_q8';
 import { F32, Q8, row_bytes, widen } from './kv_cache';
 import { exp32x4, exp64, exp64x2 } from './math';
 import { scratch } from './scratch';
-import { dot, high64, hsum, low64, madd, narrow } from './simd';
+import { dot, high64, hsum, low64, madd, narrow, touch } from './simd';
 
 export const KEYS: i32 = 32;
 /** Most queries of a tile, heads times tokens. */
@@ -56,16 +56,6 @@ function multiply(x: usize, by: usize, from: i32, to: i32): void {
     const at = <usize>j << 2;
     store<f32>(x + at, load<f32>(x + at) * load<f32>(by + at));
   }
-}
-
-/** Reads a block once from front to back, as fast as memory gives it: the products take it by columns, which no prefetcher follows. */
-@inline
-function touch(block: usize, bytes: usize): void {
-  let a = i32x4.splat(0);
-  for (const end = block + (bytes & ~255); block < end; block += 256) {
-    a = v128.or(v128.or(a, v128.load(block)), v128.or(v128.or(v128.load(block, 64), v128.load(block, 128)), v128.load(block, 192)));
-  }
-  v128.store(scratch(), a); // where scores come next
 }
 
 /**
@@ -156,6 +146,34 @@ function finish(o: usize, total: f64, Dh: i32): void {
   }
 }
 
+/**
+ * One token, one head, over f32 rows k and v that nobody reads again soon: each row from front to back, in the order of memory. The sums are those
+ * of `attend`.
+ */
+function token_f32(o: usize, q: usize, k: usize, v: usize, position: i32, Dh: i32, window: i32): void {
+  const s = scratch(), sum = s + WIDE_AT, row = <usize>Dh << 2, end = <usize>(Dh & ~3) << 2;
+  const scale = <f32>(1.0 / sqrt(<f64>Dh));
+  store<f32>(s + TOPS_AT, -Infinity);
+  store<f64>(s + TOTALS_AT, 0);
+  memory.fill(o, 0, row);
+  const oldest = max(0, position - window + 1);
+  for (let block = oldest / KEYS * KEYS; block <= position; block += KEYS) {
+    const from = max(0, oldest - block), to = min(KEYS, position + 1 - block);
+    for (let j = 0; j < KEYS; j += 4) v128.store(s + (<usize>j << 2), f32x4.splat(-Infinity));
+    for (let j = from; j < to; j++) store<f32>(s + (<usize>j << 2), dot(q, k + <usize>(block + j) * row, Dh) * scale);
+    const keep = <f32>probabilities(s, 0, from, to);
+    memory.fill(sum, 0, row);
+    for (let j = from; j < to; j++) {
+      const vj = v + <usize>(block + j) * row, p = v128.load32_splat(s + (<usize>j << 2));
+      for (let i: usize = 0; i < end; i += 16) v128.store(sum + i, madd(v128.load(sum + i), p, v128.load(vj + i)));
+      for (let i = end; i < row; i += 4) store<f32>(sum + i, load<f32>(sum + i) + load<f32>(s + (<usize>j << 2)) * load<f32>(vj + i));
+    }
+    for (let i: usize = 0; i < end; i += 16) v128.store(o + i, madd(v128.load(sum + i), v128.load(o + i), f32x4.splat(keep)));
+    for (let i = end; i < row; i += 4) store<f32>(o + i, load<f32>(o + i) * keep + load<f32>(sum + i));
+  }
+  finish(o, load<f64>(s + TOTALS_AT), Dh);
+}
+
 /** One token, one head, over Q8 rows k and v, in integers. */
 function token_q8(o: usize, q: usize, k: usize, v: usize, position: i32, Dh: i32, window: i32): void {
   const s = scratch(), bytes = row_bytes(Q8, Dh);
@@ -168,8 +186,8 @@ function token_q8(o: usize, q: usize, k: usize, v: usize, position: i32, Dh: i32
   for (let block = oldest / KEYS * KEYS; block <= position; block += KEYS) {
     const from = max(0, oldest - block), to = min(KEYS, position + 1 - block);
     const kb = k + <usize>block * bytes, vb = v + <usize>block * bytes;
-    touch(kb, <usize>to * bytes);
-    touch(vb, <usize>to * bytes);
+    touch(s, kb, <usize>to * bytes);
+    touch(s, vb, <usize>to * bytes);
     for (let j = 0; j < KEYS; j += 4) v128.store(s + (<usize>j << 2), f32x4.splat(-Infinity));
     scores_q8(s, q16, unit, kb, Dh, from, to);
     values_q8(o, s, p16, <f32>probabilities(s, 0, from, to), vb, Dh, from, to);
@@ -195,8 +213,8 @@ function tile(
   const oldest = max(0, position - window + 1), newest = position + tokens - 1;
   for (let block = oldest / KEYS * KEYS; block <= newest; block += KEYS) {
     let kb = k + <usize>block * bytes, vb = v + <usize>block * bytes;
-    touch(kb, <usize>min(KEYS, newest + 1 - block) * bytes);
-    touch(vb, <usize>min(KEYS, newest + 1 - block) * bytes);
+    touch(s, kb, <usize>min(KEYS, newest + 1 - block) * bytes);
+    touch(s, vb, <usize>min(KEYS, newest + 1 - block) * bytes);
     if (format != F32) {
       const from = max(0, oldest - block), to = min(KEYS, newest + 1 - block);
       widen(format, wide_k, s + K_SCALES_AT, kb, Dh, from, to);
@@ -230,6 +248,11 @@ export function attention(
   for (let h = begin; h < end;) {
     const heads = min(min((h / repeat + 1) * repeat, end) - h, QUERIES);
     const kv = <usize>(h / repeat) * head_bytes;
+    if (format == F32 && T == 1 && heads == 1) {
+      token_f32(o + <usize>h * row, q + <usize>h * row, k + kv, v + kv, position, Dh, window);
+      h++;
+      continue;
+    }
     if (ASC_FEATURE_RELAXED_SIMD && format == Q8 && T == 1 && fits(Dh)) {
       token_q8(o + <usize>h * row, q + <usize>h * row, k + kv, v + kv, position, Dh, window);
       h++;

@@ -10,7 +10,7 @@
 
 import { exp64 } from './math';
 import { SCRATCH_BYTES, scratch } from './scratch';
-import { high64, low64, madd, narrow } from './simd';
+import { high64, low64, madd, narrow, touch } from './simd';
 
 /** Most tokens that pass over a column before the next one comes. */
 const TOKENS: i32 = 16;
@@ -201,6 +201,7 @@ export function gated_delta_rule_recurrent(
   const repeat = H / Hk, most = most_tokens(Dk);
   for (let h = begin; h < end; h++) {
     const Sh = S + (<usize>h * Dk * Dv << 2);
+    if (T == 1) touch(scratch(), Sh, <usize>Dk * lds);
     for (let first = 0; first < T; first += most) {
       const n = min(most, T - first);
       const keys = <usize>first * ldk + (<usize>(h / repeat) * Dk << 2), at = <usize>first * ldb + (<usize>h << 2);

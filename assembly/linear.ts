@@ -5,10 +5,10 @@
 // rows (prefill), and no sum crosses lanes. The order: 32 products from zero, each rounded; 4 such blocks added in order to a slab; the slabs
 // added in order to y. Blocks make the f32 sum more exact than one long chain (RMS error on the golden models over PyTorch's: 0.80; with blocks of
 // 64 and no slabs 0.94).
-// Prefill widens a group of panels to f32 in scratch before the rows pass over it: 256 KiB, which stay in the L2 cache. In place, bf16 took a
-// fifth longer than f32 (Zen 4, Node 20). The relaxed build fuses products and sums: other bits, a fifth faster.
+// Prefill brings a group of panels to scratch in f32 before the rows pass over it: 256 KiB, which stay in the L2 cache. In place, bf16 took a fifth
+// longer than f32 (Zen 4, Node 20). The relaxed build fuses products and sums: other bits, a fifth faster.
 
-import { BF16, F32, GROUP, PANEL, panel_slab, Q4, Q8, SLAB, slab_bytes, widen } from './panels';
+import { BF16, F32, GROUP, PANEL, panel_slab, Q4, Q8, SLAB, slab_bytes, TOGETHER, widen } from './panels';
 import { scratch } from './scratch';
 import { madd } from './simd';
 
@@ -163,21 +163,19 @@ function linear(format: i32, y: usize, x: usize, w: usize, bias: usize, T: i32, 
   const mask = i32x4.splat(0xffff0000);
   const ldx = <usize>K << 2, ldy = <usize>N << 2;
   const rows = scratch() + ROWS_AT;
-  const in_place = format == F32 || (format == BF16 && T < 4);
+  const in_place = T < 4 && (format == F32 || format == BF16);
   const T4 = T & ~3;
-  for (let group = begin; group < end; group += GROUP) {
-    const group_end = min(group + GROUP, end);
+  for (let group = begin, group_end = begin; group < end; group = group_end) {
+    group_end = min(in_place ? (group / TOGETHER + 1) * TOGETHER : group + GROUP, end);
     const whole = min(group_end, N / PANEL); // panels [group, whole) have 16 outputs
     // Slabs are added to zero, which turns -0 into +0 as in torch.
     for (let t = 0; t < T; t++) memory.fill(y + <usize>t * ldy + (<usize>group * PANEL << 2), 0, <usize>(min(group_end * PANEL, N) - group * PANEL) << 2);
     for (let slab = 0; slab < K; slab += SLAB) {
       const count = min(SLAB, K - slab);
       const xs = x + (<usize>slab << 2);
-      let wg = scratch(), panel_bytes = slab_bytes(F32, count);
-      if (in_place) {
-        wg = w + panel_slab(format, group, slab, K, N);
-        panel_bytes = slab_bytes(format, count);
-      } else {
+      const panel_bytes = slab_bytes(in_place ? format : F32, count);
+      const wg = in_place ? w + panel_slab(format, group, slab, K, N) : scratch();
+      if (!in_place) {
         for (let p = group; p < group_end; p++) widen(format, wg + <usize>(p - group) * panel_bytes, w, p, slab, K, N, mask);
       }
       for (let t = 0; t < T4; t += 4) {

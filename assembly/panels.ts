@@ -1,9 +1,10 @@
 // How weights lie in memory: W [N, K] in panels of 16 outputs that lie side by side, so that a lane is an output.
 //
-// f32, bf16: [ceil(K / 128)][ceil(N / 16)][128][16]: slabs of K, the last one shorter, zeros after N. Slabs lie outside the panels because panels of
-//   whole K lie a multiple of 4 KiB apart in real models and push each other out of the L1 cache (measured 2x slower), and because decoding then
-//   reads memory strictly forward. A bf16 row of a panel holds n0 n4 n1 n5 n2 n6 n3 n7 n8 n12 …: `shl 16` gives outputs 0-3 and the upper halves
-//   outputs 4-7 of eight.
+// f32, bf16: [ceil(N / 64)][ceil(K / 128)][4][128][16]: four panels lie together, slab by slab of K; the last slab is shorter, the last group has
+//   fewer panels, zeros after N. So decoding reads memory strictly forward, whatever panels a thread takes (measured with each slab of all panels side
+//   by side instead: a fifth slower, for a stream that begins anew costs a microsecond). And slabs of 8 KiB are read in one piece, since rows of whole
+//   panels lie a multiple of 4 KiB apart in real models and push each other out of the L1 cache (2x slower). A bf16 row of a panel holds
+//   n0 n4 n1 n5 n2 n6 n3 n7 n8 n12 …: `shl 16` gives outputs 0-3 and the upper halves outputs 4-7 of eight.
 // q8, q4: [ceil(N / 16)][ceil(K / 32)] blocks of 16 outputs by 32 weights, zeros after N and K; a weight is about d q, or d q + m.
 //   q8: 544 bytes: i8 q [16 pairs of k][16][2], bf16 d [16]
 //   q4: 320 bytes: u4 q [16 pairs of k][8][2], outputs 0-7 in the lower halves of the bytes and 8-15 in the upper; bf16 d [16], bf16 m [16]
@@ -15,6 +16,8 @@ export const Q4: i32 = 3;
 
 export const PANEL: i32 = 16;
 export const SLAB: i32 = 128;
+/** Panels that lie together in f32 and bf16. */
+export const TOGETHER: i32 = 4;
 /** Panels that four rows of x meet before the next four come. */
 export const GROUP: i32 = 32;
 /** Weights that share a scale. */
@@ -36,8 +39,8 @@ export function slab_bytes(format: i32, count: i32): usize {
 /** Where panel `p` of f32 or bf16 has its slab that begins at `k`, in bytes. */
 @inline
 export function panel_slab(format: i32, p: i32, k: i32, K: i32, N: i32): usize {
-  const panels = (N + PANEL - 1) / PANEL;
-  return <usize>panels * slab_bytes(format, k) + <usize>p * slab_bytes(format, min(SLAB, K - k));
+  const first = p / TOGETHER * TOGETHER, together = min(TOGETHER, (N + PANEL - 1) / PANEL - first);
+  return <usize>first * slab_bytes(format, K) + <usize>together * slab_bytes(format, k) + <usize>(p - first) * slab_bytes(format, min(SLAB, K - k));
 }
 
 /** Blocks of a row of K quantised weights. */
@@ -55,6 +58,10 @@ export function bf16x4(at: usize): v128 {
 /** Writes the slab of a panel that begins at `k` as f32 [128][16] to `to`. */
 export function widen(format: i32, to: usize, w: usize, p: i32, k: i32, K: i32, N: i32, mask: v128): void {
   const count = min(SLAB, K - k);
+  if (format == F32) {
+    memory.copy(to, w + panel_slab(F32, p, k, K, N), slab_bytes(F32, count));
+    return;
+  }
   if (format == BF16) {
     let from = w + panel_slab(BF16, p, k, K, N);
     for (const end = to + slab_bytes(F32, count); to < end; to += 64) {

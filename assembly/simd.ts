@@ -48,3 +48,16 @@ export function madd(sum: v128, a: v128, b: v128): v128 {
   if (ASC_FEATURE_RELAXED_SIMD) return f32x4.relaxed_madd(a, b, sum);
   return f32x4.add(sum, f32x4.mul(a, b));
 }
+
+/**
+ * Reads memory once from front to back, as fast as it comes, before a kernel takes it by columns, which no prefetcher follows. What is read must not be
+ * for nothing: 16 bytes go to `sink`.
+ */
+@inline
+export function touch(sink: usize, at: usize, bytes: usize): void {
+  let a = i32x4.splat(0);
+  for (const end = at + (bytes & ~255); at < end; at += 256) {
+    a = v128.or(v128.or(a, v128.load(at)), v128.or(v128.or(v128.load(at, 64), v128.load(at, 128)), v128.load(at, 192)));
+  }
+  v128.store(sink, a);
+}

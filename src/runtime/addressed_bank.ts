@@ -8,6 +8,7 @@ import {
   type Matrix,
   matrixBytes,
   PANEL,
+  TOGETHER,
   type Tensor,
   type WeightDtype,
   type WeightFormat,
@@ -86,7 +87,9 @@ export abstract class AddressedBank implements Bank {
   }
 
   group(products: readonly Product[]): LinearGroup {
-    const entries = products.flatMap(({ y, w, bias }) => {
+    // Small ones come last, so that parts of the others begin where panels that lie together do.
+    const whole = products.filter(({ w }) => w.N % (TOGETHER * PANEL) === 0);
+    const entries = [...whole, ...products.filter((product) => !whole.includes(product))].flatMap(({ y, w, bias }) => {
       return [y.ptr, w.ptr, bias?.ptr ?? 0, w.N, FORMAT_CODES[w.format], Math.ceil(w.N / PANEL)];
     });
     const table = this.ids(entries.length);

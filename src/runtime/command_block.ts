@@ -1,9 +1,9 @@
 import { KERNELS, type KernelExports } from './wasm_module.ts';
 
 // Words of the block, each that several threads write to on a cache line of its own.
-/** Parts of the running call that no thread has taken yet; less than 1 when there are none. Workers sleep on it. */
+/** Grains of the running call that no thread has taken yet. Workers sleep on it. */
 export const LEFT = 0;
-/** Parts that workers are done with. The caller sleeps on it. */
+/** Grains that workers are done with. The caller sleeps on it. */
 export const DONE = 16;
 /** Workers that sleep. */
 export const ASLEEP = 32;
@@ -12,11 +12,16 @@ export const WAITING = 56;
 /** FAILED or ENDED. */
 export const STATE = 48;
 export const [FAILED, ENDED] = [1, 2];
-/** Number of the call and what to run: index into KERNELS, index of the memory, outputs in all, outputs of a part, parts. */
-export const [CALL, KERNEL, MEMORY, COUNT, GRAIN, PARTS] = [80, 81, 82, 83, 84, 85];
+/** Number of the call and what to run: index into KERNELS, index of the memory, outputs in all, outputs of a grain, grains. */
+export const [CALL, KERNEL, MEMORY, COUNT, GRAIN, GRAINS] = [80, 81, 82, 83, 84, 85];
 const WORDS = 96;
 /** Most numbers that a kernel takes, its range included. */
 const ARGUMENTS = 16;
+/**
+ * What a thread takes at a time, as a share of what is left for it if all take as much. A part begins a new stream through memory, which costs more
+ * than a microsecond: the first parts are large, and the last ones a grain, so that a slow core holds nobody up.
+ */
+const SHARE = 0.75;
 
 /** A call of a kernel that several threads share: the kernel, its arguments, and how far it is. */
 export class CommandBlock {
@@ -34,11 +39,17 @@ export class CommandBlock {
 
 /** One thread's kernels over every memory, and the arguments of the call that it takes part in. */
 export class KernelRunner {
+  /** Of the grains that are left, how many a thread takes. */
+  private readonly share_of_left: number;
   readonly args = new Float64Array(ARGUMENTS);
   /** Of which call `args` are. */
   private call = 0;
   /** For each memory, for each kernel. */
   private readonly kernels: ((...args: number[]) => number)[][] = [];
+
+  constructor(threads: number) {
+    this.share_of_left = SHARE / threads;
+  }
 
   add(core: KernelExports): void {
     this.kernels.push(KERNELS.map((name) => core[name]));
@@ -59,20 +70,23 @@ export class KernelRunner {
    * Takes parts of the block's call, one after the other, until none is left. A thread that holds a part holds the call: what the block says cannot
    * change until the part is done. So nobody waits for a thread that comes late, and it may come in the middle of the next call.
    * @param report whether to count them in the block, as workers do
-   * @returns how many parts it took
+   * @returns how many grains it took
    */
   share({ words, args }: CommandBlock, report: boolean): number {
-    for (let taken = 0; ; taken++) {
-      const left = Atomics.sub(words, LEFT, 1);
+    for (let taken = 0; ; ) {
+      const left = Atomics.load(words, LEFT);
       if (left < 1) return taken;
+      const part = Math.ceil(left * this.share_of_left);
+      if (Atomics.compareExchange(words, LEFT, left, left - part) !== left) continue;
       if (words[CALL] !== this.call) {
         this.args.set(args);
         this.call = words[CALL]!;
       }
-      const begin = (words[PARTS]! - left) * words[GRAIN]!;
-      this.run(words[MEMORY]!, words[KERNEL]!, begin, Math.min(begin + words[GRAIN]!, words[COUNT]!));
+      const begin = (words[GRAINS]! - left) * words[GRAIN]!;
+      this.run(words[MEMORY]!, words[KERNEL]!, begin, Math.min(begin + part * words[GRAIN]!, words[COUNT]!));
+      taken += part;
       if (!report) continue;
-      Atomics.add(words, DONE, 1);
+      Atomics.add(words, DONE, part);
       if (Atomics.load(words, WAITING) !== 0) Atomics.notify(words, DONE);
     }
   }

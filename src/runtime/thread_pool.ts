@@ -8,11 +8,11 @@ import {
   ENDED,
   FAILED,
   GRAIN,
+  GRAINS,
   KERNEL,
   KernelRunner,
   LEFT,
   MEMORY,
-  PARTS,
   STATE,
   WAITING,
 } from './command_block.ts';
@@ -36,7 +36,7 @@ interface Thread {
   terminate(): unknown;
 }
 
-/** Runs `kernel` for outputs [0, count), at least `grain` of them in a thread at a time. The a's are its arguments before the range. */
+/** Runs `kernel` for outputs [0, count), whole grains of `grain` of them in a thread at a time. The a's are its arguments before the range. */
 export type RunKernel = (
   kernel: KernelName,
   count: number,
@@ -71,7 +71,7 @@ export class ThreadPool {
   readonly build: Build;
   private readonly module: WebAssembly.Module;
   private readonly block: CommandBlock | null;
-  private readonly runner = new KernelRunner();
+  private readonly runner: KernelRunner;
   private readonly memories: WebAssembly.Memory[] = [];
   private readonly scratch: ((thread: number) => number)[] = [];
   private workers: Thread[] = [];
@@ -81,6 +81,7 @@ export class ThreadPool {
     this.threads = threads;
     this.build = build;
     this.module = module;
+    this.runner = new KernelRunner(threads);
     this.block = threads > 1 ? new CommandBlock() : null;
   }
 
@@ -159,7 +160,7 @@ export class ThreadPool {
     const { module, memories, block } = this;
     const started = Array.from({ length: this.threads - 1 }, async (_, i) => {
       const scratch = this.scratch.map((of) => of(i + 1));
-      await this.startWorker({ module, block: block.buffer, memories, scratch });
+      await this.startWorker({ threads: this.threads, module, block: block.buffer, memories, scratch });
     });
     // All are waited for: one that starts after another has failed is ended as well.
     const failed = (await Promise.allSettled(started)).find((result) => result.status === 'rejected');
@@ -205,19 +206,19 @@ export class ThreadPool {
     if (this.failure !== null) throw this.broken(this.failure);
     const block = this.block!;
     const { words } = block;
-    const parts = Math.ceil(count / grain);
+    const grains = Math.ceil(count / grain);
     block.args.set(this.runner.args);
     words[CALL] = words[CALL]! + 1;
     words[KERNEL] = kernel;
     words[MEMORY] = memory;
     words[COUNT] = count;
     words[GRAIN] = grain;
-    words[PARTS] = parts;
+    words[GRAINS] = grains;
     Atomics.store(words, DONE, 0);
-    Atomics.store(words, LEFT, parts);
+    Atomics.store(words, LEFT, grains);
     if (Atomics.load(words, ASLEEP) > 0) Atomics.notify(words, LEFT);
     const own = this.ownShare(block, kernel);
-    this.waitFor(words, parts - own);
+    this.waitFor(words, grains - own);
     if (Atomics.load(words, STATE) === FAILED) throw this.broken(`an error in ${KERNELS[kernel]}`);
   }
 
@@ -230,13 +231,13 @@ export class ThreadPool {
     }
   }
 
-  /** Waits until the workers are done with so many parts. */
-  private waitFor(words: Int32Array, parts: number): void {
-    for (let i = 0; i < LOOKS; i++) if (Atomics.load(words, DONE) === parts) return;
+  /** Waits until the workers are done with so many grains. */
+  private waitFor(words: Int32Array, grains: number): void {
+    for (let i = 0; i < LOOKS; i++) if (Atomics.load(words, DONE) === grains) return;
     Atomics.store(words, WAITING, 1);
     for (let missed = 0; missed < MISSED_SIGNS; ) {
       const done = Atomics.load(words, DONE);
-      if (done === parts || Atomics.load(words, STATE) === FAILED) break;
+      if (done === grains || Atomics.load(words, STATE) === FAILED) break;
       if (wait(words, done)) missed = 0;
       else missed++;
       if (missed === MISSED_SIGNS) throw this.broken('a worker that does not answer');

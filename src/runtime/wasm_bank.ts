@@ -31,7 +31,7 @@ export class WasmBank extends AddressedBank {
     const { memory, core, run } = addMemory(pool, Math.ceil((this.scratchArena.begin + bytes.scratch) / PAGE));
     this.memory = memory;
     this.run = run;
-    this.kernels = instrument(wasmKernels(run, core, pool.threads));
+    this.kernels = instrument(wasmKernels(run, core));
     this.staging = new Uint8Array(memory.buffer, this.scratchArena.begin, bytes.scratch);
     this.notFinite = Array.from({ length: pool.threads }, (_, i) => this.ints(threadScratch(i) + THREAD_SCRATCH_BYTES, 1));
   }

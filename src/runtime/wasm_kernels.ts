@@ -1,5 +1,5 @@
 import { KV_CODES, type Kernels } from './kernels.ts';
-import { PANEL, type Tensor } from './tensor.ts';
+import { PANEL, type Tensor, TOGETHER } from './tensor.ts';
 import type { RunKernel } from './thread_pool.ts';
 import type { KernelExports } from './wasm_module.ts';
 
@@ -8,19 +8,19 @@ const LINEAR = { F32: 'linear_f32', BF16: 'linear_bf16', Q8: 'linear_q8', Q4: 'l
 /** Work below which a thread is not worth waking: some microseconds of a kernel, in products or in elements. */
 const PRODUCTS = 1 << 16;
 const ELEMENTS = 1 << 13;
-/** Parts of a kernel for each thread: few enough to be cheap, many enough that a slow core holds nobody up. */
-const PARTS = 8;
+
+/** Fewest panels that a thread takes at a time: of one row, weights are read as they lie in memory. */
+const panelGrain = (rows: number, K: number) => Math.ceil(grain(rows * K * PANEL, PRODUCTS) / TOGETHER) * TOGETHER;
+
+/** Fewest outputs that a thread takes at a time, which cost `work` each in units of `worth`. */
+const grain = (work: number, worth: number) => Math.max(Math.ceil(worth / work), 1);
 
 /**
  * The kernels of `assembly/` over one memory.
  * @param run shares a kernel between threads
- * @param threads how many there are
  */
-export function wasmKernels(run: RunKernel, core: KernelExports, threads: number): Kernels {
-  /** Outputs that a thread takes at a time, of `count` that cost `work` each in units of `worth`. */
-  const grain = (count: number, work: number, worth: number) => Math.max(Math.ceil(worth / work), Math.ceil(count / (threads * PARTS)), 1);
-
-  const round = (xq: Tensor, x: Tensor) => run('round_rows', x.rows, grain(x.rows, x.cols, ELEMENTS), xq.ptr, x.ptr, x.cols);
+export function wasmKernels(run: RunKernel, core: KernelExports): Kernels {
+  const round = (xq: Tensor, x: Tensor) => run('round_rows', x.rows, grain(x.cols, ELEMENTS), xq.ptr, x.ptr, x.cols);
 
   return {
     name: 'wasm',
@@ -30,7 +30,7 @@ export function wasmKernels(run: RunKernel, core: KernelExports, threads: number
     },
     linear(y, x, w, bias, xq) {
       const panels = Math.ceil(w.N / PANEL);
-      const grained = grain(panels, x.rows * w.K * PANEL, PRODUCTS);
+      const grained = panelGrain(x.rows, w.K);
       if (!xq) return run(LINEAR[w.format], panels, grained, y.ptr, x.ptr, w.ptr, bias?.ptr ?? 0, x.rows, w.K, w.N);
       round(xq, x);
       const kernel = w.format === 'Q8' ? 'linear_q8_integer' : 'linear_q4_integer';
@@ -40,39 +40,28 @@ export function wasmKernels(run: RunKernel, core: KernelExports, threads: number
       let panels = 0;
       for (let i = 0; i < products.length; i++) panels += Math.ceil(products[i]!.w.N / PANEL);
       if (xq) round(xq, x);
-      const grained = grain(panels, x.rows * x.cols * PANEL, PRODUCTS);
+      const grained = panelGrain(x.rows, x.cols);
       run('linear_group', panels, grained, table.ptr, products.length, x.ptr, xq?.ptr ?? 0, x.rows, x.cols);
     },
     rms_norm(y, x, weight, eps) {
-      run('rms_norm', x.rows, grain(x.rows, x.cols, ELEMENTS), y.ptr, x.ptr, weight.ptr, x.cols, eps);
+      run('rms_norm', x.rows, grain(x.cols, ELEMENTS), y.ptr, x.ptr, weight.ptr, x.cols, eps);
     },
     rms_norm_gated(y, x, gate, weight, eps) {
       const rows = (x.rows * x.cols) / weight.cols;
-      run('rms_norm_gated', rows, grain(rows, 4 * weight.cols, ELEMENTS), y.ptr, x.ptr, gate.ptr, weight.ptr, weight.cols, eps);
+      run('rms_norm_gated', rows, grain(4 * weight.cols, ELEMENTS), y.ptr, x.ptr, gate.ptr, weight.ptr, weight.cols, eps);
     },
     l2_norm(y, x, D, eps) {
       const rows = (x.rows * x.cols) / D;
-      run('l2_norm', rows, grain(rows, D, ELEMENTS), y.ptr, x.ptr, D, eps);
+      run('l2_norm', rows, grain(D, ELEMENTS), y.ptr, x.ptr, D, eps);
     },
     causal_conv1d(y, x, weight, state) {
-      run(
-        'causal_conv1d',
-        x.cols,
-        grain(x.cols, 8 * x.rows, ELEMENTS) & ~3 || 4,
-        y.ptr,
-        x.ptr,
-        weight.ptr,
-        state.ptr,
-        x.rows,
-        x.cols,
-        weight.rows,
-      );
+      run('causal_conv1d', x.cols, grain(8 * x.rows, ELEMENTS) & ~3 || 4, y.ptr, x.ptr, weight.ptr, state.ptr, x.rows, x.cols, weight.rows);
     },
     gdn_gate(g, a, A_log, dt_bias) {
-      run('gdn_gate', a.cols, grain(a.cols, 16 * a.rows, ELEMENTS), g.ptr, a.ptr, A_log.ptr, dt_bias.ptr, a.rows, a.cols);
+      run('gdn_gate', a.cols, grain(16 * a.rows, ELEMENTS), g.ptr, a.ptr, A_log.ptr, dt_bias.ptr, a.rows, a.cols);
     },
     gdn_beta(beta, b, scale) {
-      run('gdn_beta', b.cols, grain(b.cols, 8 * b.rows, ELEMENTS), beta.ptr, b.ptr, scale, b.rows, b.cols);
+      run('gdn_beta', b.cols, grain(8 * b.rows, ELEMENTS), beta.ptr, b.ptr, scale, b.rows, b.cols);
     },
     gated_delta_rule_recurrent(o, q, k, v, g, beta, S, { Hk, H, Dk, Dv }) {
       run('gated_delta_rule_recurrent', H, 1, o.ptr, q.ptr, k.ptr, v.ptr, g.ptr, beta.ptr, S.ptr, q.rows, Hk, H, Dk, Dv);
@@ -81,15 +70,15 @@ export function wasmKernels(run: RunKernel, core: KernelExports, threads: number
       run('gated_delta_rule_chunked', H, 1, o.ptr, q.ptr, k.ptr, v.ptr, g.ptr, beta.ptr, S.ptr, scratch.ptr, q.rows, Hk, H, Dk, Dv);
     },
     rotary_table(cos, sin, inv_freq, attention_factor) {
-      const grained = grain(cos.rows, 32 * inv_freq.cols, ELEMENTS);
+      const grained = grain(32 * inv_freq.cols, ELEMENTS);
       run('rotary_table', cos.rows, grained, cos.ptr, sin.ptr, inv_freq.ptr, inv_freq.cols, attention_factor);
     },
     rotary(x, cos, sin, position) {
       const Dh = 2 * cos.cols;
-      run('rotary', x.rows, grain(x.rows, x.cols, ELEMENTS), x.ptr, cos.ptr, sin.ptr, position, x.cols / Dh, Dh);
+      run('rotary', x.rows, grain(x.cols, ELEMENTS), x.ptr, cos.ptr, sin.ptr, position, x.cols / Dh, Dh);
     },
     kv_append(cache, x, position, { S, Hkv, Dh, kv = 'F32' }) {
-      const grained = grain(Hkv, (kv === 'F32' ? 1 : 8) * x.rows * Dh, ELEMENTS);
+      const grained = grain((kv === 'F32' ? 1 : 8) * x.rows * Dh, ELEMENTS);
       run('kv_append', Hkv, grained, cache.ptr, x.ptr, x.rows, position, S, Hkv, Dh, KV_CODES[kv]);
     },
     attention(o, q, k, v, position, { S, H, Hkv, Dh, window, kv = 'F32' }) {
@@ -98,14 +87,14 @@ export function wasmKernels(run: RunKernel, core: KernelExports, threads: number
     },
     swiglu(y, gate, up) {
       const n = gate.rows * gate.cols;
-      run('swiglu', n, (grain(n, 8, ELEMENTS) + 15) & ~15, y.ptr, gate.ptr, up.ptr);
+      run('swiglu', n, (grain(8, ELEMENTS) + 15) & ~15, y.ptr, gate.ptr, up.ptr);
     },
     add(y, x) {
       const n = x.rows * x.cols;
-      run('add', n, (grain(n, 1, 4 * ELEMENTS) + 15) & ~15, y.ptr, x.ptr);
+      run('add', n, (grain(1, 4 * ELEMENTS) + 15) & ~15, y.ptr, x.ptr);
     },
     softmax(y, x) {
-      run('softmax', x.rows, grain(x.rows, 8 * x.cols, ELEMENTS), y.ptr, x.ptr, x.cols);
+      run('softmax', x.rows, grain(8 * x.cols, ELEMENTS), y.ptr, x.ptr, x.cols);
     },
     exp: (x) => core.exp64(x),
     log: (x) => core.log64(x),

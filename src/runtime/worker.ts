@@ -3,6 +3,8 @@ import type { KernelExports } from './wasm_module.ts';
 
 /** What a worker gets once, at its start. */
 export interface WorkerStart {
+  /** Threads of the pool, this one and the calling one included. */
+  readonly threads: number;
   readonly module: WebAssembly.Module;
   readonly block: SharedArrayBuffer;
   readonly memories: readonly WebAssembly.Memory[];
@@ -17,10 +19,10 @@ export type WorkerNews = 'ready' | { readonly failed: string };
 const PATIENCE_MS = 2;
 
 /** Takes part in the calls of a pool until it ends. @param tell where news go; after a failure the pool is of no use */
-function work({ module, block: buffer, memories, scratch }: WorkerStart, tell: (news: WorkerNews) => void): void {
+function work({ threads, module, block: buffer, memories, scratch }: WorkerStart, tell: (news: WorkerNews) => void): void {
   const block = new CommandBlock(buffer);
   const { words } = block;
-  const runner = new KernelRunner();
+  const runner = new KernelRunner(threads);
   memories.forEach((memory, i) => {
     const core = new WebAssembly.Instance(module, { env: { memory } }).exports as KernelExports;
     core.set_scratch(scratch[i]!);

@@ -8,7 +8,7 @@
 // scales come in once for 256 products.
 
 import { add_bias, turn } from './linear';
-import { bf16x4, blocks, GROUP, PANEL, Q4, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT } from './panels';
+import { blocks, GROUP, levels_q4, PANEL, Q4, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT, scales4 } from './panels';
 import { bytes_at, LEVELS, ROUND, row_bytes, SLAB, scales_at, sums_at, TINY } from './round_rows';
 import { scratch } from './scratch';
 import { madd } from './simd';
@@ -34,7 +34,7 @@ function put(y: usize, width: i32, s0: v128, s1: v128, s2: v128, s3: v128): void
 
 /** One row, one panel of q8: decode. Each load widens 8 weights. */
 @inline
-function row_q8(y: usize, xq: usize, w: usize, K: i32, width: i32): void {
+function row_q8(y: usize, xq: usize, w: usize, K: i32, width: i32, mask: v128): void {
   let x = xq, dx = xq + scales_at(K);
   let s0 = f32x4.splat(0), s1 = f32x4.splat(0), s2 = f32x4.splat(0), s3 = f32x4.splat(0);
   for (let left = blocks(K); left > 0; left -= SLAB_BLOCKS) {
@@ -49,10 +49,11 @@ function row_q8(y: usize, xq: usize, w: usize, K: i32, width: i32): void {
         a3 = i32x4.add(a3, i32x4.dot_i16x8_s(v128.load8x8_s(w, 24), xk));
         x += 4;
       }
-      t0 = madd(t0, bf16x4(w), f32x4.convert_i32x4_s(a0));
-      t1 = madd(t1, bf16x4(w + 8), f32x4.convert_i32x4_s(a1));
-      t2 = madd(t2, bf16x4(w + 16), f32x4.convert_i32x4_s(a2));
-      t3 = madd(t3, bf16x4(w + 24), f32x4.convert_i32x4_s(a3));
+      const d0 = v128.load(w), d1 = v128.load(w, 16);
+      t0 = madd(t0, i32x4.shl(d0, 16), f32x4.convert_i32x4_s(a0));
+      t1 = madd(t1, v128.and(d0, mask), f32x4.convert_i32x4_s(a1));
+      t2 = madd(t2, i32x4.shl(d1, 16), f32x4.convert_i32x4_s(a2));
+      t3 = madd(t3, v128.and(d1, mask), f32x4.convert_i32x4_s(a3));
       w += Q8_BYTES - Q8_SCALES;
     }
     const scale = v128.load32_splat(dx);
@@ -65,9 +66,15 @@ function row_q8(y: usize, xq: usize, w: usize, K: i32, width: i32): void {
   put(y, width, s0, s1, s2, s3);
 }
 
+/** Sums of neighbours: of a, then of b. */
+@inline
+function neighbours(a: v128, b: v128): v128 {
+  return i32x4.add(v128.shuffle<i32>(a, b, 0, 2, 4, 6), v128.shuffle<i32>(a, b, 1, 3, 5, 7));
+}
+
 /** One row, one panel of q4. */
 @inline
-function row_q4(y: usize, xq: usize, w: usize, K: i32, width: i32, low: v128): void {
+function row_q4(y: usize, xq: usize, w: usize, K: i32, width: i32, low: v128, mask: v128): void {
   const B = blocks(K);
   let x = ASC_FEATURE_RELAXED_SIMD ? xq + bytes_at(K) : xq;
   let dx = ASC_FEATURE_RELAXED_SIMD ? xq + sums_at(K) + (<usize>B << 2) : xq + scales_at(K);
@@ -76,36 +83,49 @@ function row_q4(y: usize, xq: usize, w: usize, K: i32, width: i32, low: v128): v
   for (let b = 0; b < B; b++) {
     let a0 = i32x4.splat(0), a1 = i32x4.splat(0), a2 = i32x4.splat(0), a3 = i32x4.splat(0);
     if (ASC_FEATURE_RELAXED_SIMD) {
-      // The weights, at most 15, are the 7-bit operand: exact. Eight sums of two products fit i16: 8 * 2 * 15 * 127.
-      for (let half = 0; half < 2; half++) {
-        let e = i16x8.splat(0), f = i16x8.splat(0);
-        for (const end = w + Q4_SCALES / 2; w < end; w += 16) {
-          const q = v128.load(w), xk = v128.load16_splat(x);
-          e = i16x8.add(e, i16x8.relaxed_dot_i8x16_i7x16_s(xk, v128.and(q, low)));
-          f = i16x8.add(f, i16x8.relaxed_dot_i8x16_i7x16_s(xk, v128.and(i16x8.shr_u(q, 4), low)));
-          x += 2;
-        }
-        a0 = i32x4.add(a0, i32x4.extend_low_i16x8_s(e));
-        a1 = i32x4.add(a1, i32x4.extend_high_i16x8_s(e));
-        a2 = i32x4.add(a2, i32x4.extend_low_i16x8_s(f));
-        a3 = i32x4.add(a3, i32x4.extend_high_i16x8_s(f));
-      }
-    } else {
-      for (const end = w + Q4_SCALES; w < end; w += 16) {
-        const q = v128.load(w), xk = v128.load32_splat(x);
-        const lower = v128.and(q, low), upper = v128.and(i16x8.shr_u(q, 4), low);
-        a0 = i32x4.add(a0, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(lower), xk));
-        a1 = i32x4.add(a1, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(lower), xk));
-        a2 = i32x4.add(a2, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(upper), xk));
-        a3 = i32x4.add(a3, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(upper), xk));
+      // The weights, at most 15, are the 7-bit operand: exact. A block's eight sums of two products fit i16: 8 * 2 * 15 * 127.
+      let c0 = i16x8.splat(0), c1 = i16x8.splat(0), c2 = i16x8.splat(0), c3 = i16x8.splat(0);
+      for (const end = w + Q4_SCALES; w < end; w += 32) {
+        const q = v128.load(w), r = v128.load(w, 16), xk = v128.load32_splat(x);
+        c0 = i16x8.add(c0, i16x8.relaxed_dot_i8x16_i7x16_s(xk, v128.and(q, low)));
+        c1 = i16x8.add(c1, i16x8.relaxed_dot_i8x16_i7x16_s(xk, v128.and(i16x8.shr_u(q, 4), low)));
+        c2 = i16x8.add(c2, i16x8.relaxed_dot_i8x16_i7x16_s(xk, v128.and(r, low)));
+        c3 = i16x8.add(c3, i16x8.relaxed_dot_i8x16_i7x16_s(xk, v128.and(i16x8.shr_u(r, 4), low)));
         x += 4;
       }
+      a0 = i32x4.extadd_pairwise_i16x8_s(c0);
+      a1 = i32x4.extadd_pairwise_i16x8_s(c1);
+      a2 = i32x4.extadd_pairwise_i16x8_s(c2);
+      a3 = i32x4.extadd_pairwise_i16x8_s(c3);
+    } else {
+      let c0 = a0, c1 = a0, c2 = a0, c3 = a0, c4 = a0, c5 = a0, c6 = a0, c7 = a0;
+      for (const end = w + Q4_SCALES; w < end; w += 32) {
+        const q = v128.load(w), r = v128.load(w, 16), xk = v128.load64_splat(x);
+        let four = v128.and(q, low);
+        c0 = i32x4.add(c0, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(four), xk));
+        c1 = i32x4.add(c1, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(four), xk));
+        four = v128.and(i16x8.shr_u(q, 4), low);
+        c2 = i32x4.add(c2, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(four), xk));
+        c3 = i32x4.add(c3, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(four), xk));
+        four = v128.and(r, low);
+        c4 = i32x4.add(c4, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(four), xk));
+        c5 = i32x4.add(c5, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(four), xk));
+        four = v128.and(i16x8.shr_u(r, 4), low);
+        c6 = i32x4.add(c6, i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(four), xk));
+        c7 = i32x4.add(c7, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(four), xk));
+        x += 8;
+      }
+      a0 = neighbours(c0, c1);
+      a1 = neighbours(c2, c3);
+      a2 = neighbours(c4, c5);
+      a3 = neighbours(c6, c7);
     }
-    const scale = v128.load32_splat(dx), sum = v128.load32_splat(sx), m = w + (Q4_MINS - Q4_SCALES);
-    s0 = madd(madd(s0, f32x4.mul(scale, bf16x4(w)), f32x4.convert_i32x4_s(a0)), sum, bf16x4(m));
-    s1 = madd(madd(s1, f32x4.mul(scale, bf16x4(w + 8)), f32x4.convert_i32x4_s(a1)), sum, bf16x4(m + 8));
-    s2 = madd(madd(s2, f32x4.mul(scale, bf16x4(w + 16)), f32x4.convert_i32x4_s(a2)), sum, bf16x4(m + 16));
-    s3 = madd(madd(s3, f32x4.mul(scale, bf16x4(w + 24)), f32x4.convert_i32x4_s(a3)), sum, bf16x4(m + 24));
+    const scale = v128.load32_splat(dx), sum = v128.load32_splat(sx);
+    const d0 = v128.load(w), d1 = v128.load(w, 16), m0 = v128.load(w, 32), m1 = v128.load(w, 48);
+    s0 = madd(madd(s0, f32x4.mul(scale, i32x4.shl(d0, 16)), f32x4.convert_i32x4_s(a0)), sum, i32x4.shl(m0, 16));
+    s1 = madd(madd(s1, f32x4.mul(scale, v128.and(d0, mask)), f32x4.convert_i32x4_s(a1)), sum, v128.and(m0, mask));
+    s2 = madd(madd(s2, f32x4.mul(scale, i32x4.shl(d1, 16)), f32x4.convert_i32x4_s(a2)), sum, i32x4.shl(m1, 16));
+    s3 = madd(madd(s3, f32x4.mul(scale, v128.and(d1, mask)), f32x4.convert_i32x4_s(a3)), sum, v128.and(m1, mask));
     w += Q4_BYTES - Q4_SCALES;
     sx += 4;
     if (ASC_FEATURE_RELAXED_SIMD || b % SLAB_BLOCKS == SLAB_BLOCKS - 1) dx += 4;
@@ -119,10 +139,10 @@ function reach(format: i32, w: usize, o: i32, count: i32): v128 {
   let most = f32x4.splat(0);
   for (let b = 0; b < count; b++) {
     if (format == Q8) {
-      most = f32x4.max(most, f32x4.mul(bf16x4(w + Q8_SCALES + (<usize>o << 1)), f32x4.splat(127)));
+      most = f32x4.max(most, f32x4.mul(scales4(w + Q8_SCALES, o), f32x4.splat(127)));
       w += Q8_BYTES;
     } else {
-      const m = bf16x4(w + Q4_MINS + (<usize>o << 1)), top = f32x4.add(m, f32x4.mul(bf16x4(w + Q4_SCALES + (<usize>o << 1)), f32x4.splat(15)));
+      const m = scales4(w + Q4_MINS, o), top = f32x4.add(m, f32x4.mul(scales4(w + Q4_SCALES, o), f32x4.splat(15)));
       most = f32x4.max(most, f32x4.max(f32x4.abs(m), f32x4.abs(top)));
       w += Q4_BYTES;
     }
@@ -130,25 +150,38 @@ function reach(format: i32, w: usize, o: i32, count: i32): v128 {
   return most;
 }
 
+/** q factor + offset to the nearest integer, in the lower half of each lane. */
+@inline
+function levelled(q: v128, factor: v128, offset: v128): v128 {
+  return f32x4.add(f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(q), factor), offset), f32x4.splat(ROUND));
+}
+
+/** The lower halves of the lanes, even before odd. */
+@inline
+function put_pair(to: usize, even: v128, odd: v128): void {
+  v128.store(to, v128.or(v128.and(even, i32x4.splat(0xffff)), i32x4.shl(odd, 16)));
+}
+
 /** Brings `count` blocks of a panel to one scale for each output: i16 [pairs][16][2] at `to`, the scales f32 [16] at `scales`. */
-function level(format: i32, to: usize, scales: usize, w: usize, count: i32, low: v128): void {
+function level(format: i32, to: usize, scales: usize, w: usize, count: i32): void {
   for (let o = 0; o < PANEL; o += 4) {
     const most = reach(format, w, o, count);
     v128.store(scales + (<usize>o << 2), f32x4.mul(most, f32x4.splat(1 / LEVELS)));
     const inverse = v128.and(f32x4.div(f32x4.splat(LEVELS), most), f32x4.gt(most, f32x4.splat(TINY)));
     let block = w, out = to + (<usize>o << 2);
     for (let b = 0; b < count; b++) {
-      const scales_of = block + (format == Q8 ? Q8_SCALES : Q4_SCALES) + (<usize>o << 1);
-      const factor = f32x4.mul(bf16x4(scales_of), inverse);
-      const offset = format == Q8 ? f32x4.splat(0) : f32x4.mul(bf16x4(scales_of + (Q4_MINS - Q4_SCALES)), inverse);
-      for (let k = 0; k < QUANT; k += 2) {
-        let pairs: v128; // i16: n0k0 n0k1 n1k0 n1k1 …
-        if (format == Q8) pairs = v128.load8x8_s(block + (<usize>k << 4) + (<usize>o << 1));
-        else pairs = v128.and(i16x8.shr_u(v128.load8x8_u(block + (<usize>k << 3) + (<usize>(o & 7) << 1)), o < 8 ? 0 : 4), i16x8.splat(15));
-        const even = i32x4.shr_s(i32x4.shl(pairs, 16), 16), odd = i32x4.shr_s(pairs, 16);
-        const e = f32x4.add(f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(even), factor), offset), f32x4.splat(ROUND));
-        const f = f32x4.add(f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(odd), factor), offset), f32x4.splat(ROUND));
-        v128.store(out, v128.or(v128.and(e, i32x4.splat(0xffff)), i32x4.shl(f, 16)));
+      const scales_of = block + (format == Q8 ? Q8_SCALES : Q4_SCALES);
+      const factor = f32x4.mul(scales4(scales_of, o), inverse);
+      const offset = format == Q8 ? f32x4.splat(0) : f32x4.mul(scales4(scales_of + (Q4_MINS - Q4_SCALES), o), inverse);
+      if (format == Q8) for (let k = 0; k < QUANT; k += 2) {
+        const pairs = v128.load8x8_s(block + (<usize>k << 4) + (<usize>o << 1)); // i16: n0k0 n0k1 n1k0 n1k1 …
+        put_pair(out, levelled(i32x4.shr_s(i32x4.shl(pairs, 16), 16), factor, offset), levelled(i32x4.shr_s(pairs, 16), factor, offset));
+        out += 64;
+      } else for (let k = 0; k < QUANT; k += 4) {
+        const q = levels_q4(block, o, k);
+        put_pair(out, levelled(v128.and(q, i32x4.splat(15)), factor, offset), levelled(v128.and(i32x4.shr_u(q, 8), i32x4.splat(15)), factor, offset));
+        out += 64;
+        put_pair(out, levelled(v128.and(i32x4.shr_u(q, 16), i32x4.splat(15)), factor, offset), levelled(i32x4.shr_u(q, 24), factor, offset));
         out += 64;
       }
       block += format == Q8 ? Q8_BYTES : Q4_BYTES;
@@ -196,7 +229,7 @@ function rows_half_panel(y: usize, ldy: usize, x: usize, pairs: i32, w: usize, d
 
 @inline
 function linear(format: i32, y: usize, xq: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
-  const low = i8x16.splat(15);
+  const low = i8x16.splat(15), mask = i32x4.splat(0xffff0000);
   const B = blocks(K);
   const ldx = row_bytes(K), ldy = <usize>N << 2;
   const block_bytes = format == Q8 ? Q8_BYTES : Q4_BYTES;
@@ -210,7 +243,7 @@ function linear(format: i32, y: usize, xq: usize, w: usize, bias: usize, T: i32,
       const count = min(SLAB_BLOCKS, B - slab), pairs = count * QUANT / 2;
       for (let p = group; p < group_end; p++) {
         const i = <usize>(p - group), from = w + <usize>p * panel_bytes + <usize>slab * block_bytes;
-        level(format, scratch() + i * WIDE_BYTES, scratch() + SCALES_AT + (i << 6), from, count, low);
+        level(format, scratch() + i * WIDE_BYTES, scratch() + SCALES_AT + (i << 6), from, count);
       }
       for (let t = 0; t < T4; t += 4) {
         const xt = xq + <usize>t * ldx, dx = xt + scales_at(K) + (<usize>(slab / SLAB_BLOCKS) << 2);
@@ -227,8 +260,8 @@ function linear(format: i32, y: usize, xq: usize, w: usize, bias: usize, T: i32,
   for (let p = begin; p < end; p++) {
     for (let t = p < whole ? T4 : 0; t < T; t++) {
       const yt = y + <usize>t * ldy + <usize>p * PANEL * 4, xt = xq + <usize>t * ldx, wp = w + <usize>p * panel_bytes;
-      if (format == Q8) row_q8(yt, xt, wp, K, N - p * PANEL);
-      else row_q4(yt, xt, wp, K, N - p * PANEL, low);
+      if (format == Q8) row_q8(yt, xt, wp, K, N - p * PANEL, mask);
+      else row_q4(yt, xt, wp, K, N - p * PANEL, low, mask);
     }
   }
   add_bias(y, bias, T, N, begin, end);

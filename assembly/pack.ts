@@ -2,7 +2,7 @@
 // NaN and infinite values are kept as far as the format can, and counted in a word behind the scratch of the thread.
 
 import { half_to_f32 } from './half';
-import { BF16, blocks, F32, PANEL, panel_slab, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT, QUANT_BYTES, SLAB, slab_bytes } from './panels';
+import { BF16, blocks, F32, lane, PANEL, panel_slab, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT, QUANT_BYTES, SLAB, slab_bytes } from './panels';
 import { scratch, SCRATCH_BYTES } from './scratch';
 
 // The dtypes of files: as the formats F32 and BF16, and
@@ -62,9 +62,8 @@ function pack_f32(w: usize, rows: usize, dtype: i32, panel: i32, width: i32, K: 
 function pack_bf16(w: usize, rows: usize, panel: i32, width: i32, K: i32, N: i32): i32 {
   let bad = 0;
   for (let n = 0; n < PANEL; n++) {
-    const lane = (n & 8) | ((n & 3) << 1) | ((n >> 2) & 1);
     for (let slab = 0; slab < K; slab += SLAB) {
-      const to = w + panel_slab(BF16, panel, slab, K, N) + (<usize>lane << 1);
+      const to = w + panel_slab(BF16, panel, slab, K, N) + (<usize>lane(n) << 1);
       for (let k = 0; k < min(SLAB, K - slab); k++) {
         const bits = n < width ? load<u16>(rows + (<usize>n * K + slab + k << 1)) : 0;
         bad += i32((bits & 0x7f80) == 0x7f80);
@@ -148,7 +147,7 @@ function quantise_q8(block: usize, x: usize, n: i32): void {
   for (let k: usize = 0; k < QUANT_BYTES; k += 16) largest = f32x4.max(largest, f32x4.abs(v128.load(x + k)));
   const amax = max(max(f32x4.extract_lane(largest, 0), f32x4.extract_lane(largest, 1)), max(f32x4.extract_lane(largest, 2), f32x4.extract_lane(largest, 3)));
   const half = bf16_above(amax / 127);
-  store<u16>(block + Q8_SCALES + (<usize>n << 1), half);
+  store<u16>(block + Q8_SCALES + (<usize>lane(n) << 1), half);
   if (!(amax > 0)) return; // zeros, or NaN, which d then holds
   const d = f32x4.splat(bf16(half));
   let at = block + (<usize>n << 1);
@@ -208,20 +207,17 @@ function quantise_q4(block: usize, x: usize, n: i32, count: i32): void {
     }
   }
   const scale = bf16_nearest(d), offset = bf16_nearest(m);
-  store<u16>(block + Q4_SCALES + (<usize>n << 1), scale);
-  store<u16>(block + Q4_MINS + (<usize>n << 1), offset);
+  store<u16>(block + Q4_SCALES + (<usize>lane(n) << 1), scale);
+  store<u16>(block + Q4_MINS + (<usize>lane(n) << 1), offset);
   d = bf16(scale);
   if (!(d > 0)) return;
   const step = f32x4.splat(d), first = f32x4.splat(bf16(offset));
-  const shift = n < 8 ? 0 : 4;
-  let at = block + (<usize>(n & 7) << 1);
-  for (const end = x + QUANT_BYTES; x < end; x += 32) {
-    const q = i32x4.shl(pairs(levels(v128.load(x), step, first), levels(v128.load(x, 16), step, first)), shift);
-    store<u16>(at, load<u16>(at) | i32x4.extract_lane(q, 0));
-    store<u16>(at, load<u16>(at, 16) | i32x4.extract_lane(q, 1), 16);
-    store<u16>(at, load<u16>(at, 32) | i32x4.extract_lane(q, 2), 32);
-    store<u16>(at, load<u16>(at, 48) | i32x4.extract_lane(q, 3), 48);
-    at += 64;
+  const shift = n & 4;
+  let at = block + (<usize>(n & 8) << 1) + (<usize>(n & 3) << 2);
+  for (const end = x + QUANT_BYTES; x < end; x += 16) {
+    const q = levels(v128.load(x), step, first), words = i16x8.narrow_i32x4_s(q, q);
+    store<u32>(at, load<u32>(at) | i32x4.extract_lane(i8x16.narrow_i16x8_u(words, words), 0) << shift);
+    at += 32;
   }
 }
 

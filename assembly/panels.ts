@@ -6,8 +6,10 @@
 //   panels lie a multiple of 4 KiB apart in real models and push each other out of the L1 cache (2x slower). A bf16 row of a panel holds
 //   n0 n4 n1 n5 n2 n6 n3 n7 n8 n12 …: `shl 16` gives outputs 0-3 and the upper halves outputs 4-7 of eight.
 // q8, q4: [ceil(N / 16)][ceil(K / 32)] blocks of 16 outputs by 32 weights, zeros after N and K; a weight is about d q, or d q + m.
+//   Scales and minima lie in the order of a bf16 row.
 //   q8: 544 bytes: i8 q [16 pairs of k][16][2], bf16 d [16]
-//   q4: 320 bytes: u4 q [16 pairs of k][8][2], outputs 0-7 in the lower halves of the bytes and 8-15 in the upper; bf16 d [16], bf16 m [16]
+//   q4: 320 bytes: u4 q [8 fours of k][2][4][4], each 16 bytes with four outputs in their lower halves and the next four in the upper; bf16 d [16],
+//   bf16 m [16]
 
 export const F32: i32 = 0;
 export const BF16: i32 = 1;
@@ -49,10 +51,17 @@ export function blocks(K: i32): i32 {
   return (K + QUANT - 1) / QUANT;
 }
 
-/** Four bf16 as f32, exact. */
+/** Where output n of 16 lies in a row of bf16. */
 @inline
-export function bf16x4(at: usize): v128 {
-  return i32x4.shl(v128.load16x4_u(at), 16);
+export function lane(n: i32): i32 {
+  return (n & 8) | ((n & 3) << 1) | ((n >> 2) & 1);
+}
+
+/** Outputs o to o + 3 of 16 bf16 as f32, exact. */
+@inline
+export function scales4(at: usize, o: i32): v128 {
+  const v = v128.load(at + (<usize>(o & 8) << 1));
+  return (o & 4) ? v128.and(v, i32x4.splat(0xffff0000)) : i32x4.shl(v, 16);
 }
 
 /** Writes the slab of a panel that begins at `k` as f32 [128][16] to `to`. */
@@ -85,7 +94,7 @@ export function widen(format: i32, to: usize, w: usize, p: i32, k: i32, K: i32, 
 /** n <= 32 rows of a q8 block as f32 [n][16]. */
 function widen_q8(to: usize, block: usize, n: i32): void {
   for (let o = 0; o < PANEL; o += 4) {
-    const d = bf16x4(block + Q8_SCALES + (<usize>o << 1));
+    const d = scales4(block + Q8_SCALES, o);
     for (let k = 0; k < n; k += 2) {
       const pairs = v128.load8x8_s(block + (<usize>k << 4) + (<usize>o << 1)); // i16: n0k0 n0k1 n1k0 n1k1 …
       const even = f32x4.convert_i32x4_s(i32x4.shr_s(i32x4.shl(pairs, 16), 16)), odd = f32x4.convert_i32x4_s(i32x4.shr_s(pairs, 16));
@@ -95,17 +104,23 @@ function widen_q8(to: usize, block: usize, n: i32): void {
   }
 }
 
+/** Levels of outputs o to o + 3 of a q4 block for the products k to k + 3: a byte each, an output in each lane. */
+@inline
+export function levels_q4(block: usize, o: i32, k: i32): v128 {
+  const both = v128.load(block + (<usize>k << 3) + (<usize>(o & 8) << 1));
+  return v128.and(i16x8.shr_u(both, o & 4), i8x16.splat(15));
+}
+
 /** n <= 32 rows of a q4 block as f32 [n][16]. */
 function widen_q4(to: usize, block: usize, n: i32): void {
   for (let o = 0; o < PANEL; o += 4) {
-    const d = bf16x4(block + Q4_SCALES + (<usize>o << 1)), m = bf16x4(block + Q4_MINS + (<usize>o << 1));
-    const shift = o < 8 ? 0 : 4;
-    for (let k = 0; k < n; k += 2) {
-      const pairs = v128.load8x8_u(block + (<usize>k << 3) + (<usize>(o & 7) << 1));
-      const q = v128.and(i16x8.shr_u(pairs, shift), i16x8.splat(15));
-      const even = f32x4.convert_i32x4_s(v128.and(q, i32x4.splat(15))), odd = f32x4.convert_i32x4_s(i32x4.shr_u(q, 16));
-      v128.store(to + (<usize>k << 6) + (<usize>o << 2), f32x4.add(f32x4.mul(d, even), m));
-      if (k + 1 < n) v128.store(to + (<usize>(k + 1) << 6) + (<usize>o << 2), f32x4.add(f32x4.mul(d, odd), m));
+    const d = scales4(block + Q4_SCALES, o), m = scales4(block + Q4_MINS, o);
+    for (let k = 0; k < n; k += 4) {
+      let q = levels_q4(block, o, k);
+      for (let i = k; i < min(k + 4, n); i++) {
+        v128.store(to + (<usize>i << 6) + (<usize>o << 2), f32x4.add(f32x4.mul(d, f32x4.convert_i32x4_s(v128.and(q, i32x4.splat(15)))), m));
+        q = i32x4.shr_u(q, 8);
+      }
     }
   }
 }

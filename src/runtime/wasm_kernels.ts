@@ -12,6 +12,9 @@ const ELEMENTS = 1 << 13;
 /** Fewest panels that a thread takes at a time: of one row, weights are read as they lie in memory. */
 const panelGrain = (rows: number, K: number) => Math.ceil(grain(rows * K * PANEL, PRODUCTS) / TOGETHER) * TOGETHER;
 
+/** Numbers in whole lines of 64 bytes: two threads that write to one line take it from each other, again and again. */
+const wholeLines = (numbers: number) => (numbers + 15) & ~15;
+
 /** Fewest outputs that a thread takes at a time, which cost `work` each in units of `worth`. */
 const grain = (work: number, worth: number) => Math.max(Math.ceil(worth / work), 1);
 
@@ -87,11 +90,11 @@ export function wasmKernels(run: RunKernel, core: KernelExports): Kernels {
     },
     swiglu(y, gate, up) {
       const n = gate.rows * gate.cols;
-      run('swiglu', n, (grain(8, ELEMENTS) + 15) & ~15, y.ptr, gate.ptr, up.ptr);
+      run('swiglu', n, wholeLines(grain(8, ELEMENTS)), y.ptr, gate.ptr, up.ptr);
     },
     add(y, x) {
       const n = x.rows * x.cols;
-      run('add', n, (grain(1, 4 * ELEMENTS) + 15) & ~15, y.ptr, x.ptr);
+      run('add', n, wholeLines(grain(1, 4 * ELEMENTS)), y.ptr, x.ptr);
     },
     softmax(y, x) {
       run('softmax', x.rows, grain(8 * x.cols, ELEMENTS), y.ptr, x.ptr, x.cols);

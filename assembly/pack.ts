@@ -2,7 +2,7 @@
 // NaN and infinite values are kept as far as the format can, and counted in a word behind the scratch of the thread.
 
 import { half_to_f32 } from './half';
-import { BF16, blocks, F32, lane, PANEL, panel_slab, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT, QUANT_BYTES, SLAB, slab_bytes } from './panels';
+import { BF16, block_index, blocks, F32, lane, PANEL, panel_slab, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT, QUANT_BYTES, SLAB, slab_bytes } from './panels';
 import { scratch, SCRATCH_BYTES } from './scratch';
 
 // The dtypes of files: as the formats F32 and BF16, and
@@ -38,7 +38,7 @@ export function pack(
     const width = min(PANEL, N - panel * PANEL);
     if (format == F32) bad += pack_f32(w, rows, dtype, panel, width, K, N);
     else if (format == BF16) bad += pack_bf16(w, rows, panel, width, K, N);
-    else bad += quantise(format, w, rows, dtype, panel, width, K);
+    else bad += quantise(format, w, rows, dtype, panel, width, K, N);
   }
   count_not_finite(bad);
 }
@@ -74,12 +74,12 @@ function pack_bf16(w: usize, rows: usize, panel: i32, width: i32, K: i32, N: i32
   return bad;
 }
 
-function quantise(format: i32, w: usize, rows: usize, dtype: i32, panel: i32, width: i32, K: i32): i32 {
+function quantise(format: i32, w: usize, rows: usize, dtype: i32, panel: i32, width: i32, K: i32, N: i32): i32 {
   let bad = 0;
   const x = scratch();
   const block_bytes = format == Q8 ? Q8_BYTES : Q4_BYTES;
   for (let b = 0; b < blocks(K); b++) {
-    const block = w + (<usize>panel * blocks(K) + b) * block_bytes;
+    const block = w + block_index(panel, b, K, N) * block_bytes;
     memory.fill(block, 0, block_bytes);
     for (let n = 0; n < width; n++) {
       const count = min(QUANT, K - b * QUANT);

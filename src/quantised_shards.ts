@@ -9,7 +9,7 @@ import { isIgnored } from './checkpoint/tensor_names.ts';
 import type { OlmoHybridConfig } from './config.ts';
 import { ArgumentError } from './errors.ts';
 import type { Parameter } from './model/weights.ts';
-import { DTYPE_BYTES, isQuantised, type Matrix, matrixBytes, PANEL, type WeightDtype } from './runtime/tensor.ts';
+import { DTYPE_BYTES, isQuantised, type Matrix, matrixBytes, PANEL, TOGETHER, type WeightDtype } from './runtime/tensor.ts';
 import { ThreadPool } from './runtime/thread_pool.ts';
 import { WasmBank } from './runtime/wasm_bank.ts';
 
@@ -112,7 +112,7 @@ function split(outputs: readonly Output[], most_bytes: number): Output[][] {
   return groups;
 }
 
-/** Writes shards: the kernels of `pack` over a memory for some panels of one matrix, which follow each other in the layout. */
+/** Writes shards: the kernels of `pack` over a memory for some groups of panels of one matrix, which follow each other in the layout. */
 export class ShardWriter {
   /** Parameters that hold NaN or infinite values. */
   readonly notFinite = new Set<string>();
@@ -206,8 +206,8 @@ function rowBytes({ dtype }: TensorEntry, { K }: Pick<Matrix, 'K'>): number {
   return K * DTYPE_BYTES[dtype as WeightDtype];
 }
 
-/** Bytes of a matrix that are quantised at a time: whole panels. */
+/** Bytes of a matrix that are quantised at a time: whole groups of panels. */
 function bytesAtOnce(entry: TensorEntry, matrix: Pick<Matrix, 'N' | 'K'>): number {
-  const panels = Math.max(1, Math.floor(CHUNK_BYTES / (PANEL * rowBytes(entry, matrix))));
-  return Math.min(panels, Math.ceil(matrix.N / PANEL)) * PANEL * rowBytes(entry, matrix);
+  const bytes = TOGETHER * PANEL * rowBytes(entry, matrix);
+  return Math.min(Math.max(1, Math.floor(CHUNK_BYTES / bytes)), Math.ceil(matrix.N / (TOGETHER * PANEL))) * bytes;
 }

@@ -29,7 +29,7 @@ export const FORMAT_CODES = { F32: 0, BF16: 1, Q8: 2, Q4: 3 } as const;
 export const DTYPE_CODES = { F32: 0, BF16: 1, F16: 2 } as const;
 
 export const PANEL = 16;
-/** Panels of f32 and bf16 that lie together: TOGETHER of assembly/panels.ts. */
+/** Panels that lie together: TOGETHER of assembly/panels.ts. */
 export const TOGETHER = 4;
 const BLOCK = 32;
 

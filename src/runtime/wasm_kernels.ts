@@ -9,8 +9,11 @@ const LINEAR = { F32: 'linear_f32', BF16: 'linear_bf16', Q8: 'linear_q8', Q4: 'l
 const PRODUCTS = 1 << 16;
 const ELEMENTS = 1 << 13;
 
-/** Fewest panels that a thread takes at a time: of one row, weights are read as they lie in memory. */
-const panelGrain = (rows: number, K: number) => Math.ceil(grain(rows * K * PANEL, PRODUCTS) / TOGETHER) * TOGETHER;
+/** Fewest panels that a thread takes at a time: for few rows those that lie together in memory. */
+const panelGrain = (rows: number, K: number) => {
+  const panels = grain(rows * K * PANEL, PRODUCTS);
+  return rows < 4 ? Math.ceil(panels / TOGETHER) * TOGETHER : panels;
+};
 
 /** Numbers in whole lines of 64 bytes: two threads that write to one line take it from each other, again and again. */
 const wholeLines = (numbers: number) => (numbers + 15) & ~15;

@@ -15,8 +15,13 @@ export interface Block {
 
 /** Block `b` of output `n` of packed weights [N, K]. */
 export function blockOf(bytes: Uint8Array, format: Quantised, K: number, n: number, b: number): Block {
-  const blocks = Math.ceil(K / BLOCK);
-  const begin = (Math.floor(n / PANEL) * blocks + b) * BLOCK_BYTES[format];
+  const blocks = Math.ceil(K / BLOCK),
+    panels = bytes.length / (blocks * BLOCK_BYTES[format]);
+  const panel = Math.floor(n / PANEL),
+    first = panel - (panel % 4),
+    slab = b - (b % 8);
+  const before = first * blocks + Math.min(4, panels - first) * slab + (panel - first) * Math.min(8, blocks - slab) + b - slab;
+  const begin = before * BLOCK_BYTES[format];
   const o = n % PANEL;
   const at = (i: number) => bytes[begin + i]!;
   const bf16 = (i: number) => new Float32Array(Uint32Array.of(((at(i + 1) << 8) | at(i)) << 16).buffer)[0]!;

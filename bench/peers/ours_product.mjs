@@ -2,6 +2,7 @@
 //   node bench/peers/ours_product.mjs '{"M": 256, "K": 3840, "N": 3840, "threads": 2, "build": "strict"}'
 
 import { performance } from 'node:perf_hooks';
+import { LimitsMeter } from '../../dist/bench/limits.js';
 import { ThreadPool } from '../../dist/runtime/thread_pool.js';
 import { WasmBank } from '../../dist/runtime/wasm_bank.js';
 import { hasRelaxedSimd } from '../../dist/runtime/wasm_module.js';
@@ -34,11 +35,14 @@ for (let begin = 0; begin < N; begin += 64) {
 for (let i = 0; i < 50; i++) bank.kernels.linear({ ...y, rows: 4 }, { ...x, rows: 4 }, w, null);
 for (let i = 0; i < 5; i++) bank.kernels.linear(y, x, w, null);
 const seconds = [];
+const meter = await LimitsMeter.start(threads);
 for (let i = 0; i < RUNS; i++) {
+  if (i % 5 === 0) meter.measure();
   const begin = performance.now();
   bank.kernels.linear(y, x, w, null);
   seconds.push((performance.now() - begin) / 1000);
 }
 const median = seconds.sort((a, b) => a - b)[Math.floor(RUNS / 2)];
-process.stdout.write(`${JSON.stringify({ gflops: (2 * M * K * N) / median / 1e9, build: pool.build })}\n`);
+process.stdout.write(`${JSON.stringify({ gflops: (2 * M * K * N) / median / 1e9, build: pool.build, limits: meter.limits })}\n`);
+await meter.end();
 await pool.dispose();

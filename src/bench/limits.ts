@@ -18,7 +18,7 @@ const STEPS = 20_000;
 
 /** Measures the limits, again and again during a run: a shared machine drifts. */
 export class LimitsMeter {
-  private readonly rates: Record<keyof Limits, number[]> = { memory_read_gbps: [], f32_gflops: [], i16_gops: [] };
+  private readonly measurements: Limits[] = [];
   private readonly pool: ThreadPool;
   private readonly bank: WasmBank;
   private readonly sink: number;
@@ -40,19 +40,22 @@ export class LimitsMeter {
     return meter;
   }
 
-  measure(): void {
+  /** Returns what was measured now. */
+  measure(): Limits {
     const { run } = this.bank;
-    this.rates.memory_read_gbps.push(
-      rate(MEMORY_BYTES, () => run('memory_read', MEMORY_BYTES / PIECE_BYTES, 4, this.sink, this.from, PIECE_BYTES)),
-    );
-    this.rates.f32_gflops.push(rate(PIECES * STEPS * 96, () => run('f32_peak', PIECES, 1, this.sink, STEPS, 0.999, 0.001)));
-    this.rates.i16_gops.push(rate(PIECES * STEPS * 192, () => run('i16_peak', PIECES, 1, this.sink, STEPS, 3)));
+    const now = {
+      memory_read_gbps: rate(MEMORY_BYTES, () => run('memory_read', MEMORY_BYTES / PIECE_BYTES, 4, this.sink, this.from, PIECE_BYTES)),
+      f32_gflops: rate(PIECES * STEPS * 96, () => run('f32_peak', PIECES, 1, this.sink, STEPS, 0.999, 0.001)),
+      i16_gops: rate(PIECES * STEPS * 192, () => run('i16_peak', PIECES, 1, this.sink, STEPS, 3)),
+    };
+    this.measurements.push(now);
+    return now;
   }
 
   /** Medians of all measurements so far. */
   get limits(): Limits {
-    const { memory_read_gbps, f32_gflops, i16_gops } = this.rates;
-    return { memory_read_gbps: median(memory_read_gbps), f32_gflops: median(f32_gflops), i16_gops: median(i16_gops) };
+    const of = (limit: keyof Limits) => median(this.measurements.map((one) => one[limit]));
+    return { memory_read_gbps: of('memory_read_gbps'), f32_gflops: of('f32_gflops'), i16_gops: of('i16_gops') };
   }
 
   async end(): Promise<void> {

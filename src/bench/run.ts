@@ -37,6 +37,13 @@ interface Decode {
   readonly gbps: number;
   /** Bytes that one token has to read: weights, the states of the Gated DeltaNet layers, keys and values. */
   readonly bytes_per_token: number;
+  /** Measured beside it, round by round: what another program on the machine takes, and where the threads run, changes it by half in a minute. */
+  readonly memory_read_gbps: number;
+}
+
+interface Measured {
+  readonly time_ms: number;
+  readonly memory_read_gbps: number;
 }
 
 export interface BenchOptions {
@@ -77,15 +84,16 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
   const peak_rss_bytes = process.resourceUsage().maxRSS * 1024;
   const meter = await LimitsMeter.start(threads);
   try {
-    const measured = (step: string, run: () => number): number => {
+    const measured = (step: string, run: () => number): Measured => {
       onStep(step);
       const times: number[] = [];
+      const reads: number[] = [];
       for (let spent = 0; times.length < rounds && (times.length === 0 || spent + spent / times.length < PATIENCE_MS); ) {
-        meter.measure();
+        reads.push(meter.measure().memory_read_gbps);
         times.push(run());
         spent += times.at(-1)!;
       }
-      return median(times);
+      return { time_ms: median(times), memory_read_gbps: median(reads) };
     };
     const products = productsPerToken(loaded);
     const prefill: Record<string, { tokens_per_second: number; gflops: number }> = {};
@@ -94,7 +102,7 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
     for (const T of PROMPTS) {
       if ((first_ms * T) / 512 > 2 * PATIENCE_MS) continue;
       const tokens = prompt(model, T);
-      const time_ms = measured(`prefill of ${T} tokens`, () => {
+      const { time_ms } = measured(`prefill of ${T} tokens`, () => {
         model.reset();
         return elapsed_ms(() => feed(model, tokens));
       });
@@ -106,7 +114,7 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
       prefill[T] = { tokens_per_second: (1000 * T) / time_ms, gflops: flops / (1e6 * time_ms) };
     }
     const decodeAt = (position: number, fill: () => void): Decode => {
-      const time_ms = measured(`decoding after ${position} tokens`, () => {
+      const { time_ms, memory_read_gbps } = measured(`decoding after ${position} tokens`, () => {
         fill();
         return elapsed_ms(() => {
           for (let i = 0; i < DECODED; i++) model.forward([i]);
@@ -114,7 +122,7 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
       });
       const bytes_per_token = bytesPerToken(loaded, position + DECODED / 2);
       const tokens_per_second = (1000 * DECODED) / time_ms;
-      return { tokens_per_second, gbps: (tokens_per_second * bytes_per_token) / 1e9, bytes_per_token };
+      return { tokens_per_second, gbps: (tokens_per_second * bytes_per_token) / 1e9, bytes_per_token, memory_read_gbps };
     };
     const at512 = () => model.restore(after512!);
     const decode = decodeAt(512, at512);

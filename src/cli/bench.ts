@@ -66,8 +66,8 @@ function positions(text: string): number[] {
 function page(result: BenchResult, profile: boolean): string {
   const { limits, prefill, decode, contexts, kernels } = result;
   const share = (rate: number, limit: number) => `${((100 * rate) / limit).toFixed(0)}%`;
-  const decoding = ({ tokens_per_second, gbps, bytes_per_token }: BenchResult['decode']) =>
-    `${tokens_per_second.toPrecision(3)} tokens/s   ${gbps.toFixed(1)} GB/s, ${share(gbps, limits.memory_read_gbps)} of memory read; ${scaled(bytes_per_token, 'B')} a token`;
+  const decoding = ({ tokens_per_second, gbps, bytes_per_token, memory_read_gbps }: BenchResult['decode']) =>
+    `${tokens_per_second.toPrecision(3)} tokens/s   ${gbps.toFixed(1)} GB/s, ${share(gbps, memory_read_gbps)} of memory read; ${scaled(bytes_per_token, 'B')} a token`;
   const build = result.build === null ? '' : `, ${result.build} build`;
   const rows: [string, string][] = [
     ['model', `${result.shape}, weights ${result.weights}, KV ${result.kv}, ${result.mode} mode${build}, ${result.threads} threads`],

@@ -151,7 +151,7 @@ function finish(o: usize, total: f64, Dh: i32): void {
  * of `attend`.
  */
 function token_f32(o: usize, q: usize, k: usize, v: usize, position: i32, Dh: i32, window: i32): void {
-  const s = scratch(), sum = s + WIDE_AT, row = <usize>Dh << 2, end = <usize>(Dh & ~3) << 2;
+  const s = scratch(), sum = s + WIDE_AT, row = <usize>Dh << 2, end = <usize>(Dh & ~15) << 2; // `attend` takes 16 numbers at a time, and what is left one by one
   const scale = <f32>(1.0 / sqrt(<f64>Dh));
   store<f32>(s + TOPS_AT, -Infinity);
   store<f64>(s + TOTALS_AT, 0);

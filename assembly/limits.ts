@@ -53,22 +53,24 @@ export function i16_peak(sink: usize, steps: i32, factor: i32, begin: i32, end: 
   }
 }
 
-/** Reads pieces [begin, end) of `bytes` (a multiple of 128) each. */
+/** Reads pieces [begin, end) of `bytes` (a multiple of 128) each, in two streams: one core may read more of two than of one. */
 export function memory_read(sink: usize, from: usize, bytes: usize, begin: i32, end: i32): void {
+  const half = bytes >> 1;
   for (let piece = begin; piece < end; piece++) {
-    let at = from + <usize>piece * bytes;
-    const last = at + bytes;
+    let at = from + <usize>piece * bytes, far = at + half;
+    const last = far;
     let a = i32x4.splat(0), b = a, c = a, d = a, e = a, f = a, g = a, h = a;
     while (at < last) {
       a = v128.xor(a, v128.load(at));
       b = v128.xor(b, v128.load(at, 16));
       c = v128.xor(c, v128.load(at, 32));
       d = v128.xor(d, v128.load(at, 48));
-      e = v128.xor(e, v128.load(at, 64));
-      f = v128.xor(f, v128.load(at, 80));
-      g = v128.xor(g, v128.load(at, 96));
-      h = v128.xor(h, v128.load(at, 112));
-      at += 128;
+      e = v128.xor(e, v128.load(far));
+      f = v128.xor(f, v128.load(far, 16));
+      g = v128.xor(g, v128.load(far, 32));
+      h = v128.xor(h, v128.load(far, 48));
+      at += 64;
+      far += 64;
     }
     const s = v128.xor(v128.xor(v128.xor(a, b), v128.xor(c, d)), v128.xor(v128.xor(e, f), v128.xor(g, h)));
     store<i32>(sink + (<usize>piece << 2), i32x4.extract_lane(s, 0) ^ i32x4.extract_lane(s, 1) ^ i32x4.extract_lane(s, 2) ^ i32x4.extract_lane(s, 3));

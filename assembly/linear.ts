@@ -5,14 +5,15 @@
 // rows (prefill), and no sum crosses lanes. The order: 32 products from zero, each rounded; 4 such blocks added in order to a slab; the slabs
 // added in order to y. Blocks make the f32 sum more exact than one long chain (RMS error on the golden models over PyTorch's: 0.80; with blocks of
 // 64 and no slabs 0.94).
-// Prefill brings a group of panels to scratch in f32 before the rows pass over it: 256 KiB, which stay in the L2 cache. In place, bf16 took a fifth
-// longer than f32 (Zen 4, Node 20). The relaxed build fuses products and sums: other bits, a fifth faster.
+// Prefill, here, takes four rows at a time and brings a group of panels to scratch in f32 before they pass over it: 256 KiB, which stay in the L2 cache.
+// In place, bf16 took a fifth longer than f32 (Zen 4, Node 20). linear_rows.ts takes the rows that are left: all of them in decode. The relaxed build
+// fuses products and sums: other bits, a fifth faster.
 
-import { BF16, F32, GROUP, PANEL, panel_slab, Q4, Q8, SLAB, slab_bytes, TOGETHER, widen } from './panels';
+import { BLOCK, linear_rows } from './linear_rows';
+import { BF16, F32, GROUP, PANEL, Q4, Q8, SLAB, slab_bytes, widen } from './panels';
 import { scratch } from './scratch';
 import { madd } from './simd';
 
-const BLOCK: i32 = 32;
 /** Behind the widened panels in scratch: four rows of x, turned. */
 const ROWS_AT: usize = <usize>GROUP * SLAB * PANEL * 4;
 
@@ -20,59 +21,6 @@ const ROWS_AT: usize = <usize>GROUP * SLAB * PANEL * 4;
 @inline
 function add_slab(y: usize, sum: v128): void {
   v128.store(y, f32x4.add(v128.load(y), sum));
-}
-
-/** The same for the last panel of an N that 16 does not divide: only `width` of the 4 outputs exist. */
-function add_slab_tail(y: usize, sum: v128, width: i32): void {
-  for (let n = 0; n < min(width, 4); n++) {
-    store<f32>(y, load<f32>(y) + f32x4.extract_lane(sum, 0));
-    sum = v128.shuffle<i32>(sum, sum, 1, 2, 3, 0);
-    y += 4;
-  }
-}
-
-/** One row, one panel of f32 or bf16, `count` products of a slab: decode. */
-@inline
-function row_panel(format: i32, y: usize, x: usize, w: usize, count: i32, width: i32, mask: v128): void {
-  const end = x + (<usize>count << 2);
-  let s0 = f32x4.splat(0), s1 = f32x4.splat(0), s2 = f32x4.splat(0), s3 = f32x4.splat(0);
-  while (x < end) {
-    const block_end = min(x + (BLOCK << 2), end);
-    let a0 = f32x4.splat(0), a1 = f32x4.splat(0), a2 = f32x4.splat(0), a3 = f32x4.splat(0);
-    while (x < block_end) {
-      const xk = v128.load32_splat(x);
-      if (format == BF16) {
-        const p = v128.load(w), q = v128.load(w, 16);
-        a0 = madd(a0, xk, i32x4.shl(p, 16));
-        a1 = madd(a1, xk, v128.and(p, mask));
-        a2 = madd(a2, xk, i32x4.shl(q, 16));
-        a3 = madd(a3, xk, v128.and(q, mask));
-        w += PANEL * 2;
-      } else {
-        a0 = madd(a0, xk, v128.load(w));
-        a1 = madd(a1, xk, v128.load(w, 16));
-        a2 = madd(a2, xk, v128.load(w, 32));
-        a3 = madd(a3, xk, v128.load(w, 48));
-        w += PANEL * 4;
-      }
-      x += 4;
-    }
-    s0 = f32x4.add(s0, a0);
-    s1 = f32x4.add(s1, a1);
-    s2 = f32x4.add(s2, a2);
-    s3 = f32x4.add(s3, a3);
-  }
-  if (width >= PANEL) {
-    add_slab(y, s0);
-    add_slab(y + 16, s1);
-    add_slab(y + 32, s2);
-    add_slab(y + 48, s3);
-  } else {
-    add_slab_tail(y, s0, width);
-    add_slab_tail(y + 16, s1, width - 4);
-    add_slab_tail(y + 32, s2, width - 8);
-    add_slab_tail(y + 48, s3, width - 12);
-  }
 }
 
 /** Four rows of x, `count` numbers of 32 bits each, turned: [count][4]. */
@@ -159,45 +107,29 @@ function rows_half_panel(y: usize, ldy: usize, x: usize, w: usize, count: i32): 
 
 @inline
 function linear(format: i32, y: usize, x: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
-  // V8 of Node 24 rebuilds v128 constants at every use inside a loop (4x slower), so the mask is passed along.
   const mask = i32x4.splat(0xffff0000);
   const ldx = <usize>K << 2, ldy = <usize>N << 2;
   const rows = scratch() + ROWS_AT;
-  const in_place = T < 4 && (format == F32 || format == BF16);
+  const whole = min(end, N / PANEL); // panels [begin, whole) have 16 outputs
   const T4 = T & ~3;
-  for (let group = begin, group_end = begin; group < end; group = group_end) {
-    group_end = min(in_place ? (group / TOGETHER + 1) * TOGETHER : group + GROUP, end);
-    const whole = min(group_end, N / PANEL); // panels [group, whole) have 16 outputs
+  for (let group = begin; group < whole && T4 > 0; group += GROUP) {
+    const group_end = min(group + GROUP, whole);
     // Slabs are added to zero, which turns -0 into +0 as in torch.
-    for (let t = 0; t < T; t++) memory.fill(y + <usize>t * ldy + (<usize>group * PANEL << 2), 0, <usize>(min(group_end * PANEL, N) - group * PANEL) << 2);
+    for (let t = 0; t < T4; t++) memory.fill(y + <usize>t * ldy + (<usize>group * PANEL << 2), 0, <usize>(group_end - group) * PANEL << 2);
     for (let slab = 0; slab < K; slab += SLAB) {
-      const count = min(SLAB, K - slab);
-      const xs = x + (<usize>slab << 2);
-      const panel_bytes = slab_bytes(in_place ? format : F32, count);
-      const wg = in_place ? w + panel_slab(format, group, slab, K, N) : scratch();
-      if (!in_place) {
-        for (let p = group; p < group_end; p++) widen(format, wg + <usize>(p - group) * panel_bytes, w, p, slab, K, N, mask);
-      }
+      const count = min(SLAB, K - slab), panel_bytes = slab_bytes(F32, count);
+      for (let p = group; p < group_end; p++) widen(format, scratch() + <usize>(p - group) * panel_bytes, w, p, slab, K, N, mask);
       for (let t = 0; t < T4; t += 4) {
-        turn(rows, xs + <usize>t * ldx, ldx, count);
-        for (let p = group; p < whole; p++) {
-          const wp = wg + <usize>(p - group) * panel_bytes, yt = y + <usize>t * ldy + <usize>p * PANEL * 4;
+        turn(rows, x + <usize>t * ldx + (<usize>slab << 2), ldx, count);
+        for (let p = group; p < group_end; p++) {
+          const wp = scratch() + <usize>(p - group) * panel_bytes, yt = y + <usize>t * ldy + <usize>p * PANEL * 4;
           rows_half_panel(yt, ldy, rows, wp, count);
           rows_half_panel(yt + 32, ldy, rows, wp + 32, count);
         }
       }
-      // The rows after the last four, and the last panel of an N that 16 does not divide.
-      for (let p = group; p < group_end; p++) {
-        const wp = wg + <usize>(p - group) * panel_bytes;
-        const width = N - p * PANEL;
-        for (let t = p < whole ? T4 : 0; t < T; t++) {
-          const yt = y + <usize>t * ldy + <usize>p * PANEL * 4, xt = xs + <usize>t * ldx;
-          if (format == BF16 && in_place) row_panel(BF16, yt, xt, wp, count, width, mask);
-          else row_panel(F32, yt, xt, wp, count, width, mask);
-        }
-      }
     }
   }
+  linear_rows(format, false, y, x, w, T4, T, K, N, begin, end);
   add_bias(y, bias, T, N, begin, end);
 }
 

@@ -54,6 +54,20 @@ export function blocks(K: i32): i32 {
   return (K + QUANT - 1) / QUANT;
 }
 
+/** Where panel `p` of any format has its slab that begins at `k`, in bytes. */
+@inline
+export function panel_at(format: i32, p: i32, k: i32, K: i32, N: i32): usize {
+  if (format == F32 || format == BF16) return panel_slab(format, p, k, K, N);
+  return block_index(p, k / QUANT, K, N) * (format == Q8 ? Q8_BYTES : Q4_BYTES);
+}
+
+/** How far apart the two panels are that a row meets at a time, of `count` that are to be met: half of them, in whole groups if there are so many. */
+@inline
+export function apart(count: i32): i32 {
+  if (count >= 2 * TOGETHER) return count / (2 * TOGETHER) * TOGETHER;
+  return max(min(count, TOGETHER), 0) >> 1;
+}
+
 /** Where panel `p` of q8 or q4 has its block `b`, counted in blocks; up to the next multiple of SLAB_BLOCKS, the others follow. */
 @inline
 export function block_index(p: i32, b: i32, K: i32, N: i32): usize {
@@ -95,7 +109,7 @@ export function widen(format: i32, to: usize, w: usize, p: i32, k: i32, K: i32, 
     return;
   }
   for (let b = 0; b < count; b += QUANT) {
-    const at = w + block_index(p, (k + b) / QUANT, K, N) * (format == Q8 ? Q8_BYTES : Q4_BYTES);
+    const at = w + panel_at(format, p, k + b, K, N);
     const n = min(QUANT, count - b);
     if (format == Q8) widen_q8(to + slab_bytes(F32, b), at, n);
     else widen_q4(to + slab_bytes(F32, b), at, n);

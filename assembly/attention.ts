@@ -160,7 +160,13 @@ function token_f32(o: usize, q: usize, k: usize, v: usize, position: i32, Dh: i3
   for (let block = oldest / KEYS * KEYS; block <= position; block += KEYS) {
     const from = max(0, oldest - block), to = min(KEYS, position + 1 - block);
     for (let j = 0; j < KEYS; j += 4) v128.store(s + (<usize>j << 2), f32x4.splat(-Infinity));
-    for (let j = from; j < to; j++) store<f32>(s + (<usize>j << 2), dot(q, k + <usize>(block + j) * row, Dh) * scale);
+    for (let j = from; j < to; j++) {
+      const at = <usize>(block + j) * row;
+      let lines = i32x4.splat(0);
+      for (let i: usize = 0; i < row; i += 128) lines = v128.or(lines, v128.or(v128.load(v + at + i), v128.load(v + at + i, 64)));
+      v128.store(sum, lines);
+      store<f32>(s + (<usize>j << 2), dot(q, k + at, Dh) * scale);
+    }
     const keep = <f32>probabilities(s, 0, from, to);
     memory.fill(sum, 0, row);
     for (let j = from; j < to; j++) {
@@ -186,8 +192,7 @@ function token_q8(o: usize, q: usize, k: usize, v: usize, position: i32, Dh: i32
   for (let block = oldest / KEYS * KEYS; block <= position; block += KEYS) {
     const from = max(0, oldest - block), to = min(KEYS, position + 1 - block);
     const kb = k + <usize>block * bytes, vb = v + <usize>block * bytes;
-    touch(s, kb, <usize>to * bytes);
-    touch(s, vb, <usize>to * bytes);
+    touch(s, kb, vb, <usize>to * bytes);
     for (let j = 0; j < KEYS; j += 4) v128.store(s + (<usize>j << 2), f32x4.splat(-Infinity));
     scores_q8(s, q16, unit, kb, Dh, from, to);
     values_q8(o, s, p16, <f32>probabilities(s, 0, from, to), vb, Dh, from, to);
@@ -213,8 +218,7 @@ function tile(
   const oldest = max(0, position - window + 1), newest = position + tokens - 1;
   for (let block = oldest / KEYS * KEYS; block <= newest; block += KEYS) {
     let kb = k + <usize>block * bytes, vb = v + <usize>block * bytes;
-    touch(s, kb, <usize>min(KEYS, newest + 1 - block) * bytes);
-    touch(s, vb, <usize>min(KEYS, newest + 1 - block) * bytes);
+    touch(s, kb, vb, <usize>min(KEYS, newest + 1 - block) * bytes);
     if (format != F32) {
       const from = max(0, oldest - block), to = min(KEYS, newest + 1 - block);
       widen(format, wide_k, s + K_SCALES_AT, kb, Dh, from, to);

@@ -201,7 +201,7 @@ export function gated_delta_rule_recurrent(
   const repeat = H / Hk, most = most_tokens(Dk);
   for (let h = begin; h < end; h++) {
     const Sh = S + (<usize>h * Dk * Dv << 2);
-    if (T == 1) touch(scratch(), Sh, <usize>Dk * lds);
+    if (T == 1) touch(scratch(), Sh, Sh + <usize>(Dk >> 1) * lds, <usize>(Dk >> 1) * lds);
     for (let first = 0; first < T; first += most) {
       const n = min(most, T - first);
       const keys = <usize>first * ldk + (<usize>(h / repeat) * Dk << 2), at = <usize>first * ldb + (<usize>h << 2);

@@ -1,8 +1,8 @@
 // How weights lie in memory: W [N, K] in panels of 16 outputs that lie side by side, so that a lane is an output.
 //
 // f32, bf16: [ceil(N / 64)][ceil(K / 128)][4][128][16]: four panels lie together, slab by slab of K; the last slab is shorter, the last group has
-//   fewer panels, zeros after N. So decoding reads memory strictly forward, whatever panels a thread takes (measured with each slab of all panels side
-//   by side instead: a fifth slower, for a stream that begins anew costs a microsecond). And slabs of 8 KiB are read in one piece, since rows of whole
+//   fewer panels, zeros after N. So decoding reads memory forward in long streams, whatever panels a thread takes (with each slab of all panels
+//   side by side a fifth slower, for a stream that begins anew costs a microsecond). And slabs of 8 KiB are read in one piece, since rows of whole
 //   panels lie a multiple of 4 KiB apart in real models and push each other out of the L1 cache (2x slower). A bf16 row of a panel holds
 //   n0 n4 n1 n5 n2 n6 n3 n7 n8 n12 …: `shl 16` gives outputs 0-3 and the upper halves outputs 4-7 of eight.
 // q8, q4: [ceil(N / 64)][ceil(K / 256)][4][8] blocks of 16 outputs by 32 weights, together as above, fewer at the ends, zeros after N and K; a weight is

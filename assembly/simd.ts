@@ -50,14 +50,16 @@ export function madd(sum: v128, a: v128, b: v128): v128 {
 }
 
 /**
- * Reads memory once from front to back, as fast as it comes, before a kernel takes it by columns, which no prefetcher follows. What is read must not be
- * for nothing: 16 bytes go to `sink`.
+ * Reads two places once from front to back, side by side, as fast as memory comes, before a kernel takes them by columns, which no prefetcher follows.
+ * What is read must not be for nothing: 16 bytes go to `sink`.
  */
 @inline
-export function touch(sink: usize, at: usize, bytes: usize): void {
-  let a = i32x4.splat(0);
-  for (const end = at + (bytes & ~255); at < end; at += 256) {
-    a = v128.or(v128.or(a, v128.load(at)), v128.or(v128.or(v128.load(at, 64), v128.load(at, 128)), v128.load(at, 192)));
+export function touch(sink: usize, at: usize, other: usize, bytes: usize): void {
+  let a = i32x4.splat(0), b = i32x4.splat(0);
+  for (const end = at + (bytes & ~127); at < end; at += 128) {
+    a = v128.or(a, v128.or(v128.load(at), v128.load(at, 64)));
+    b = v128.or(b, v128.or(v128.load(other), v128.load(other, 64)));
+    other += 128;
   }
-  v128.store(sink, a);
+  v128.store(sink, v128.or(a, b));
 }

@@ -11,7 +11,8 @@ export interface Limits {
   readonly i16_gops: number;
 }
 
-const MEMORY_BYTES = 512 * 2 ** 20;
+/** What the meter holds, all of it in use. */
+export const METER_BYTES = 512 * 2 ** 20;
 const PIECE_BYTES = 2 ** 20;
 const PIECES = 64;
 const STEPS = 20_000;
@@ -26,9 +27,9 @@ export class LimitsMeter {
 
   private constructor(pool: ThreadPool) {
     this.pool = pool;
-    this.bank = new WasmBank(pool, 1, 'strict', { persistent: MEMORY_BYTES + 2 ** 16, scratch: 0 });
-    this.sink = this.bank.tensor(1, MEMORY_BYTES / PIECE_BYTES).ptr;
-    const memory = this.bank.tensor(1, MEMORY_BYTES / 4);
+    this.bank = new WasmBank(pool, 1, 'strict', { persistent: METER_BYTES + 2 ** 16, scratch: 0 });
+    this.sink = this.bank.tensor(1, METER_BYTES / PIECE_BYTES).ptr;
+    const memory = this.bank.tensor(1, METER_BYTES / 4);
     memory.data.fill(1); // untouched pages would all be one page of zeros
     this.from = memory.ptr;
   }
@@ -44,7 +45,7 @@ export class LimitsMeter {
   measure(): Limits {
     const { run } = this.bank;
     const now = {
-      memory_read_gbps: rate(MEMORY_BYTES, () => run('memory_read', MEMORY_BYTES / PIECE_BYTES, 4, this.sink, this.from, PIECE_BYTES)),
+      memory_read_gbps: rate(METER_BYTES, () => run('memory_read', METER_BYTES / PIECE_BYTES, 4, this.sink, this.from, PIECE_BYTES)),
       f32_gflops: rate(PIECES * STEPS * 96, () => run('f32_peak', PIECES, 1, this.sink, STEPS, 0.999, 0.001)),
       i16_gops: rate(PIECES * STEPS * 192, () => run('i16_peak', PIECES, 1, this.sink, STEPS, 3)),
     };

@@ -1,6 +1,6 @@
 """The markdown of a run: the goals, every pair, every engine. Ratios are formed within a round, then the median of the rounds is taken.
 
-    python bench/peers/report.py bench/results/peers.json        # prints it
+    python bench/peers/report.py bench/results/peers_zen4.json   # prints it
 """
 
 import json

@@ -6,8 +6,9 @@
 // not on where the prompt was cut. A block stays in the L1 cache, widened to f32 where the cache is not, while all queries of a tile pass.
 // The scale of a Q8 row is common to its numbers: it multiplies the score, and for values the probability.
 
+import { fits_f16, scores_f16, values_f16 } from './attention_f16';
 import { fits, scores_q8, to_16_bits, values_q8 } from './attention_q8';
-import { F32, Q8, row_bytes, widen } from './kv_cache';
+import { F16, F32, Q8, row_bytes, widen } from './kv_cache';
 import { exp32x4, exp64, exp64x2 } from './math';
 import { scratch } from './scratch';
 import { dot, high64, hsum, low64, madd, narrow, touch } from './simd';
@@ -62,7 +63,6 @@ function multiply(x: usize, by: usize, from: i32, to: i32): void {
  * Turns the scores [from, to) of a block into probabilities, up to a factor that all keys of the query have in common; 0 for keys that are not seen.
  * @returns what the sums so far must be multiplied by: 0 for the first block
  */
-@inline
 function probabilities(s: usize, query: i32, from: i32, to: i32): f64 {
   const top_at = s + TOPS_AT + (<usize>query << 2), total_at = s + TOTALS_AT + (<usize>query << 3);
   const top = load<f32>(top_at);
@@ -131,6 +131,13 @@ function attend(o: usize, q: usize, k: usize, v: usize, query: i32, Dh: i32, fro
   }
 }
 
+/** Rows [from, to) of a block of keys and of one of values to scratch, as f32 rows, and the scales of Q8 rows beside the scores. */
+function widen_block(format: i32, k: usize, v: usize, Dh: i32, from: i32, to: i32): void {
+  const s = scratch(), wide_k = s + WIDE_AT;
+  widen(format, wide_k, s + K_SCALES_AT, k, Dh, from, to);
+  widen(format, wide_k + (<usize>(KEYS * Dh) << 2), s + V_SCALES_AT, v, Dh, from, to);
+}
+
 /** o / total. */
 @inline
 function finish(o: usize, total: f64, Dh: i32): void {
@@ -181,6 +188,29 @@ function token_f32(o: usize, q: usize, k: usize, v: usize, position: i32, Dh: i3
   finish(o, load<f64>(s + TOTALS_AT), Dh);
 }
 
+/** One token, one head, over F16 rows k and v. */
+function token_f16(o: usize, q: usize, k: usize, v: usize, position: i32, Dh: i32, window: i32): void {
+  const s = scratch(), bytes = row_bytes(F16, Dh);
+  const scale = <f32>(1.0 / sqrt(<f64>Dh));
+  store<f32>(s + TOPS_AT, -Infinity);
+  store<f64>(s + TOTALS_AT, 0);
+  memory.fill(o, 0, <usize>Dh << 2);
+  const oldest = max(0, position - window + 1);
+  for (let block = oldest / KEYS * KEYS; block <= position; block += KEYS) {
+    const from = max(0, oldest - block), to = min(KEYS, position + 1 - block);
+    const kb = k + <usize>block * bytes, vb = v + <usize>block * bytes;
+    for (let j = 0; j < KEYS; j += 4) v128.store(s + (<usize>j << 2), f32x4.splat(-Infinity));
+    if (!scores_f16(s, q, scale, kb, vb, Dh, from, to)) {
+      const wide_k = s + WIDE_AT;
+      widen_block(F16, kb, vb, Dh, from, to);
+      attend(o, q, wide_k, wide_k + (<usize>(KEYS * Dh) << 2), 0, Dh, from, to, false);
+      continue;
+    }
+    values_f16(o, s, <f32>probabilities(s, 0, from, to), vb, Dh, from, to);
+  }
+  finish(o, load<f64>(s + TOTALS_AT), Dh);
+}
+
 /** One token, one head, over Q8 rows k and v, in integers. */
 function token_q8(o: usize, q: usize, k: usize, v: usize, position: i32, Dh: i32, window: i32): void {
   const s = scratch(), bytes = row_bytes(Q8, Dh);
@@ -208,7 +238,6 @@ function tile(
 ): void {
   const row = <usize>Dh << 2, token = <usize>H * row, bytes = row_bytes(format, Dh);
   const s = scratch();
-  const wide_k = s + WIDE_AT, wide_v = wide_k + <usize>KEYS * row;
   for (let t = 0; t < tokens; t++) {
     memory.fill(o + <usize>t * token, 0, <usize>heads * row);
     for (let h = 0; h < heads; h++) {
@@ -221,11 +250,9 @@ function tile(
     let kb = k + <usize>block * bytes, vb = v + <usize>block * bytes;
     touch(s, kb, vb, <usize>min(KEYS, newest + 1 - block) * bytes);
     if (format != F32) {
-      const from = max(0, oldest - block), to = min(KEYS, newest + 1 - block);
-      widen(format, wide_k, s + K_SCALES_AT, kb, Dh, from, to);
-      widen(format, wide_v, s + V_SCALES_AT, vb, Dh, from, to);
-      kb = wide_k;
-      vb = wide_v;
+      widen_block(format, kb, vb, Dh, max(0, oldest - block), min(KEYS, newest + 1 - block));
+      kb = s + WIDE_AT;
+      vb = kb + KEYS * row;
     }
     for (let h = 0; h < heads; h++) {
       for (let t = max(0, block - position); t < tokens; t++) {
@@ -250,22 +277,17 @@ export function attention(
 ): void {
   const repeat = H / Hkv;
   const row = <usize>Dh << 2, head_bytes = <usize>S * row_bytes(format, Dh);
+  const in_integers = ASC_FEATURE_RELAXED_SIMD && format == Q8 && T == 1 && fits(Dh);
   for (let h = begin; h < end;) {
-    const heads = min(min((h / repeat + 1) * repeat, end) - h, QUERIES);
-    const kv = <usize>(h / repeat) * head_bytes;
-    if (format == F32 && T == 1 && heads == 1) {
-      token_f32(o + <usize>h * row, q + <usize>h * row, k + kv, v + kv, position, Dh, window);
-      h++;
-      continue;
-    }
-    if (ASC_FEATURE_RELAXED_SIMD && format == Q8 && T == 1 && fits(Dh)) {
-      token_q8(o + <usize>h * row, q + <usize>h * row, k + kv, v + kv, position, Dh, window);
-      h++;
-      continue;
-    }
-    for (let t = 0; t < T; t += QUERIES / heads) {
-      const at = (<usize>t * H + h) * row;
-      tile(o + at, q + at, k + kv, v + kv, heads, min(QUERIES / heads, T - t), position + t, H, Dh, window, format);
+    const heads = in_integers ? 1 : min(min((h / repeat + 1) * repeat, end) - h, QUERIES);
+    const oh = o + <usize>h * row, qh = q + <usize>h * row;
+    const kh = k + <usize>(h / repeat) * head_bytes, vh = v + <usize>(h / repeat) * head_bytes;
+    if (in_integers) token_q8(oh, qh, kh, vh, position, Dh, window);
+    else if (T == 1 && heads == 1 && format == F32) token_f32(oh, qh, kh, vh, position, Dh, window);
+    else if (T == 1 && heads == 1 && format == F16 && fits_f16(Dh)) token_f16(oh, qh, kh, vh, position, Dh, window);
+    else for (let t = 0; t < T; t += QUERIES / heads) {
+      const at = <usize>t * H * row;
+      tile(oh + at, qh + at, kh, vh, heads, min(QUERIES / heads, T - t), position + t, H, Dh, window, format);
     }
     h += heads;
   }

@@ -48,8 +48,8 @@ export interface LoadOptions {
    */
   readonly weights?: WeightsOption | undefined;
   /**
-   * How keys and values are kept: 4, 2 or about 1 byte for each number (q8: 8 bits, and a scale for each position of a head). Default f32. Strict
-   * mode's bits are then those of the rounded keys and values, still the same however a prompt is cut.
+   * How keys and values are kept: 4, 2 or about 1 byte for each number (q8: 8 bits, and a scale for each position of a head). Default f32, in fast
+   * mode f16. Strict mode's bits are then those of the rounded keys and values, still the same however a prompt is cut.
    */
   readonly kv?: KVOption | undefined;
   /** Threads that share each kernel; with more than one, `dispose` ends them. They change no bit. Default 1. */
@@ -201,7 +201,8 @@ async function prepare(where: string, config: OlmoHybridConfig, tensors: Tensors
   );
   const prefill_chunk = Math.min(inRange('prefill_chunk', options.prefill_chunk ?? DEFAULT_PREFILL_CHUNK, 2 ** 20), context);
   const threads = inRange('threads', options.threads ?? 1, MOST_THREADS);
-  const { kernels = 'wasm', mode = 'strict', kv = 'f32' } = options;
+  const { kernels = 'wasm', mode = 'strict' } = options;
+  const { kv = kernels === 'wasm' && mode === 'fast' && config.head_dim <= MOST_NARROW_DH ? 'f16' : 'f32' } = options;
   if (kernels !== 'wasm' && (options.weights !== undefined || threads > 1 || kv !== 'f32')) {
     const found = `kernels ${kernels}, which run on one thread, take weights as stored and keep keys and values as they are`;
     throw new ArgumentError({ where: 'weights, kv and threads', expected: 'kernels wasm', found, fix: 'Leave them out.' });

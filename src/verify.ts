@@ -148,8 +148,9 @@ export async function verifyEmbedded(options: VerifyOptions): Promise<HeldOut> {
   return { kind: 'held-out', name: 'embedded model', perplexity, pytorch_perplexity, greedy, passed };
 }
 
-function loadOptions({ model: _, ...options }: VerifyOptions): LoadOptions {
-  return options;
+/** Keys and values are kept in f32, in fast mode as well: results are held against float32. */
+function loadOptions({ model: _, kv = 'f32', ...options }: VerifyOptions): LoadOptions {
+  return { ...options, kv };
 }
 
 /** Logits [T, V] of a text, from an empty state. */

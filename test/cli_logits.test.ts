@@ -40,7 +40,7 @@ describe('logits', () => {
   });
 
   it('takes the chunked delta rule with --mode fast', async () => {
-    const { written, truth, pytorch } = await logits('nope', '--mode', 'fast');
+    const { written, truth, pytorch } = await logits('nope', '--mode', 'fast', '--kv', 'f32');
     assertErrorRatio(written.arrays.get('logits')!, pytorch, truth);
     expect(written.metadata.get('mode')).toBe('fast');
   });

@@ -64,10 +64,10 @@ function rowsAtPositions(golden: Golden, logits: Float64Array, V: number): Float
 
 describe.each(models)('%s', (name) => {
   const dir = goldenModel(name);
-  const load = async (kernels: 'wasm' | 'reference', mode: 'strict' | 'fast') => {
+  const load = async (kernels: 'wasm' | 'reference', mode: 'strict' | 'fast', kv?: 'f32') => {
     const golden = await readGolden(join(dir, 'expected.safetensors'));
     const ids = [...golden.arrays.get('input_ids')!];
-    const { model, not_finite } = await loadModel(dir, { kernels, mode });
+    const { model, not_finite } = await loadModel(dir, { kernels, mode, kv });
     expect(not_finite).toEqual([]);
     const V = model.config.vocab_size;
     const truth = golden.arrays.get('logits.truth')!;
@@ -103,7 +103,7 @@ describe.each(models)('%s', (name) => {
   });
 
   test.each(['strict', 'fast'] as const)('%s: logits are as near to the truth as those of PyTorch', async (mode) => {
-    const { golden, ids, model, V, truth, pytorch } = await load('wasm', mode);
+    const { golden, ids, model, V, truth, pytorch } = await load('wasm', mode, 'f32');
     const ours = rowsAtPositions(golden, logitsOf(model, ids, model.prefill_chunk), V);
     const ratio = distance(ours, truth) / distance(pytorch, truth);
     if (mode === 'strict') ratios.push(ratio);

@@ -49,7 +49,7 @@ interface Measured {
 export interface BenchOptions {
   readonly shape: string;
   readonly weights: WeightsOption | undefined;
-  readonly kv: KVOption;
+  readonly kv: KVOption | undefined;
   readonly mode: 'strict' | 'fast';
   readonly threads: number;
   /** Positions at which decoding is measured besides. */
@@ -142,7 +142,7 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
     return {
       shape,
       weights: weights ?? 'stored',
-      kv,
+      kv: plan.kv,
       mode,
       build,
       threads,

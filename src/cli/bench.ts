@@ -13,7 +13,7 @@ interface Flags {
   readonly model?: string;
   readonly shape?: string;
   readonly weights?: WeightsOption;
-  readonly kv: KVOption;
+  readonly kv?: KVOption;
   readonly mode: 'strict' | 'fast';
   readonly threads?: number;
   readonly context: readonly number[];
@@ -29,7 +29,7 @@ export function addBench(program: Command): void {
     .option('--model <dir>', 'folder with config.json and model.safetensors, or org/name on the Hub (default: the embedded demo model)')
     .option('--shape <name>', `a model of random weights instead: ${SHAPES.join(', ')}`, oneOf('--shape', SHAPES))
     .option('--weights <format>', 'f32, bf16, q8 or q4 (default: as stored)', oneOf('--weights', ['f32', 'bf16', 'q8', 'q4']))
-    .option('--kv <format>', 'keys and values in f32, f16 or q8', oneOf('--kv', ['f32', 'f16', 'q8']), 'f32' as const)
+    .option('--kv <format>', 'keys and values in f32, f16 or q8 (default: f32, in fast mode f16)', oneOf('--kv', ['f32', 'f16', 'q8']))
     .option('--mode <name>', 'strict or fast', oneOf('--mode', ['strict', 'fast']), 'fast' as const)
     .option('--threads <n>', 'default: the cores of this machine', integer('--threads', 1))
     .option('--context <n,n,…>', 'measure decoding up to so many positions as well, each at least 576', positions, [])
@@ -44,6 +44,7 @@ export function addBench(program: Command): void {
       const result = await runBench({
         ...flags,
         weights: flags.weights,
+        kv: flags.kv,
         threads: flags.threads ?? (await physicalCores()),
         shape: shape ?? model ?? 'embedded',
         contexts: context,

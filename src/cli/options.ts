@@ -42,7 +42,11 @@ export function addPlanOptions(command: Command, mode: Mode): Command {
       oneOf('--weights', ['f32', 'bf16', 'q8', 'q4']),
     )
     .option('--threads <n>', 'threads that share each kernel (default: the physical cores)', integer('--threads', 1))
-    .option('--kv <format>', 'keep keys and values in f32, f16 or q8 (default: f32)', oneOf('--kv', ['f32', 'f16', 'q8']));
+    .option(
+      '--kv <format>',
+      'keep keys and values in f32, f16 or q8 (default: f32, in fast mode f16)',
+      oneOf('--kv', ['f32', 'f16', 'q8']),
+    );
 }
 
 /** Adds `--model`. */

@@ -30,6 +30,8 @@ greedy   clear steps of PyTorch's greedy continuation that are taken here as wel
 With --kernels bf16: the share of values that have the bits of PyTorch in bfloat16, op by op from PyTorch's inputs, and how far the logits are
 from PyTorch's, over how far logits in float32 are; above 0.5 fails. docs/accuracy.md explains all of it.
 
+Keys and values are kept in f32 unless --kv says otherwise, in fast mode as well.
+
 A folder given by --model holds, besides the model, an expected.safetensors as golden/README.md describes it.`,
   );
 }

@@ -58,6 +58,7 @@ export class AttentionDecoderLayer {
     this.cache = new KVCache(m, cfg, options.context, options.kv);
     this.self_attn = Attention(cfg, w.scope('self_attn'), m, options);
     this.post_attention_layernorm = rms_norm(m, w, 'post_attention_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
+    m.rewindScratch(); // all of that is in x by now
     this.mlp = MLP(cfg, w.scope('mlp'), m);
     this.post_feedforward_layernorm = rms_norm(m, w, 'post_feedforward_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
   }

@@ -64,6 +64,7 @@ export class LinearAttentionDecoderLayer {
     this.cache = new DeltaState(m, cfg);
     this.input_layernorm = rms_norm(m, w, 'input_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
     this.linear_attn = GatedDeltaNet(cfg, w.scope('linear_attn'), m);
+    m.rewindScratch(); // all of that is in x by now
     this.post_attention_layernorm = rms_norm(m, w, 'post_attention_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
     this.mlp = MLP(cfg, w.scope('mlp'), m);
   }

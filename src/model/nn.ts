@@ -6,7 +6,7 @@ import type { RotaryTable } from './rotary.ts';
 import type { Weights } from './weights.ts';
 
 // Op constructors: each binds its parameters and its output buffer once and returns the op, x => y. y is overwritten by the op's next call
-// and, since layers share their scratch, by the bank's next layer. T is x.rows.
+// and, since the halves of all layers share their scratch, by the bank's next half of a layer. T is x.rows.
 
 export type Op = (x: Tensor) => Tensor;
 

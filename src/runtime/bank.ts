@@ -25,13 +25,13 @@ export interface Bank {
   tensor(rows: number, cols: number): Tensor;
   /** A tensor of f64, for tables that are computed once. */
   tensor64(rows: number, cols: number): Tensor;
-  /** A tensor that lives until the next layer of this bank runs. */
+  /** A tensor that lives until the next half of a layer of this bank runs. */
   scratch(rows: number, cols: number): Tensor;
   /** Binds products of one x [T, K]: all weights have the same K. */
   group(products: readonly Product[]): LinearGroup;
-  /** Room for the rows of x [rows, K] rounded to 12 bits, for quantised weights in fast mode. Shared by the ops of a layer. */
+  /** Room for the rows of x [rows, K] rounded to 12 bits, for quantised weights in fast mode. Shared by the ops of half a layer. */
   rounded(K: number): Tensor;
-  /** Called at the start of each layer's constructor: its scratch takes the addresses of the layer before. */
+  /** Called before each half of a layer is built: its scratch takes the addresses of the half before. */
   rewindScratch(): void;
   ids(rows: number): Ids;
   /** A weight [N, K] for `linear`. */

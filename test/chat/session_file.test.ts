@@ -144,7 +144,7 @@ describe('another model', () => {
   test.each<[RegExp, LoadOptions]>([
     [/^keys and values: q8, saved with f32$/, { kv: 'q8' }],
     [/^weights: .*Q8.*, saved with \d+ F32$/, { weights: 'q8' }],
-    [/^mode: fast, saved with strict$/, { mode: 'fast' }],
+    [/^mode: fast, saved with strict$/, { mode: 'fast', kv: 'f32' }],
     [/^kernels: reference, saved with wasm$/, { kernels: 'reference' }],
   ])('%s: the messages are taken, and all is run again', async (difference, options) => {
     const talk = await begin(options);

@@ -1,6 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { loadModel, planModel } from '../../src/load.ts';
+import { syntheticTensors } from '../../src/bench/synthetic.ts';
+import { shapeConfig } from '../../src/bench/shapes.ts';
+import { loadModel, type LoadOptions, planModel, planModelFrom } from '../../src/load.ts';
+import { MOST_NARROW_DH } from '../../src/runtime/kernels.ts';
 import { mapped, rowsOf } from '../support/arbitraries.ts';
 import { assertClose, assertSame, TINY, U32 } from '../support/assert_close.ts';
 import { attention, cases, kept, longest, spoiled } from '../support/attention_cases.ts';
@@ -56,7 +59,7 @@ describe.each(FORMATS)('%s', (kv) => {
         const oneByOne = Array.from({ length: q.rows - 1 }, (_, t) => t + 1);
         assertSame(attention(wasm, q, k, v, heads, { window, kv, cuts: oneByOne }).data, whole.data);
       }),
-      { numRuns: 25 },
+      { numRuns: 80 },
     );
   });
 
@@ -145,4 +148,14 @@ describe.each(['f16', 'q8'] as const)('a model with kv %s', (kv) => {
       /weights, kv and threads: expected kernels wasm/,
     );
   });
+});
+
+test('is f16 in fast mode unless something else is asked for or heads are too wide, f32 otherwise', async () => {
+  const kvOf = async (options: LoadOptions) => (await planModel(goldenModel('rope'), options)).kv;
+  expect(await kvOf({})).toBe('f32');
+  expect(await kvOf({ mode: 'fast' })).toBe('f16');
+  expect(await kvOf({ mode: 'fast', kv: 'q8' })).toBe('q8');
+  expect(await kvOf({ mode: 'fast', kernels: 'reference' })).toBe('f32');
+  const wide = { ...shapeConfig('0.3b'), head_dim: MOST_NARROW_DH + 1, num_attention_heads: 1, num_key_value_heads: 1 };
+  expect((await planModelFrom(wide, syntheticTensors(wide), { mode: 'fast' })).kv).toBe('f32');
 });

@@ -70,8 +70,8 @@ export const cases: fc.Arbitrary<Case> = fc
     T: tokens,
     past: fc.oneof(fc.constant(0), extent),
     Hkv: fc.integer({ min: 1, max: 3 }),
-    repeat: fc.integer({ min: 1, max: 3 }),
-    Dh: extent,
+    repeat: fc.constantFrom(1, 1, 2, 3),
+    Dh: fc.oneof(extent, fc.constantFrom(16, 48, 64)), // kernels of one token want a multiple of 16, and repeat 1
   })
   .chain(({ T, past, Hkv, repeat, Dh }) =>
     fc.record({

@@ -252,7 +252,7 @@ function tile(
     if (format != F32) {
       widen_block(format, kb, vb, Dh, max(0, oldest - block), min(KEYS, newest + 1 - block));
       kb = s + WIDE_AT;
-      vb = kb + KEYS * row;
+      vb = kb + <usize>KEYS * row;
     }
     for (let h = 0; h < heads; h++) {
       for (let t = max(0, block - position); t < tokens; t++) {

@@ -3,6 +3,7 @@
 
 import { half_to_f32 } from './half';
 import { BF16, block_index, blocks, F32, lane, PANEL, panel_slab, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT, QUANT_BYTES, SLAB, slab_bytes } from './panels';
+import { ROUND } from './round_rows';
 import { scratch, SCRATCH_BYTES } from './scratch';
 
 // The dtypes of files: as the formats F32 and BF16, and
@@ -189,7 +190,7 @@ function quantise_q4(block: usize, x: usize, n: i32, count: i32): void {
     let q1 = f32x4.splat(0), q2 = f32x4.splat(0), qx = f32x4.splat(0);
     for (let k: usize = 0; k < QUANT_BYTES; k += 16) {
       const v = v128.load(x + k);
-      const q = f32x4.max(f32x4.splat(0), f32x4.min(f32x4.splat(15), f32x4.nearest(f32x4.mul(f32x4.sub(v, shift), inverse))));
+      const q = limited(f32x4.nearest(f32x4.mul(f32x4.sub(v, shift), inverse)));
       q1 = f32x4.add(q1, q);
       q2 = f32x4.add(q2, f32x4.mul(q, q));
       qx = f32x4.add(qx, f32x4.mul(q, v));
@@ -226,11 +227,17 @@ function lanes(v: v128): f32 {
   return f32x4.extract_lane(v, 0) + f32x4.extract_lane(v, 1) + (f32x4.extract_lane(v, 2) + f32x4.extract_lane(v, 3));
 }
 
+/** From 0 to 15; pmin and pmax are an instruction each, min and max eight. */
+@inline
+function limited(q: v128): v128 {
+  return f32x4.pmax(f32x4.splat(0), f32x4.pmin(f32x4.splat(15), q));
+}
+
 /** The levels nearest to four weights. */
 @inline
 function levels(x: v128, d: v128, m: v128): v128 {
-  const q = f32x4.nearest(f32x4.div(f32x4.sub(x, m), d));
-  return i32x4.trunc_sat_f32x4_s(f32x4.max(f32x4.splat(0), f32x4.min(f32x4.splat(15), q)));
+  const q = limited(f32x4.nearest(f32x4.div(f32x4.sub(x, m), d)));
+  return v128.and(f32x4.add(q, f32x4.splat(ROUND)), i32x4.splat(15));
 }
 
 /** Rows [begin, end) counted from row `first` of a table [V, D] in f32, or in bf16 from bf16. */

@@ -81,6 +81,10 @@ describe('names of models', () => {
     'a/b@x@y',
     'a/b@../c',
     'a/b@/c',
+    'a/b@.',
+    'a/b@c/./d',
+    'a/b@c/.d',
+    'a/b@c//d',
     'a--b/c',
     'a/b.git',
     'a/b c',
@@ -104,6 +108,7 @@ describe('names of models', () => {
           /^\/cache\/models--[^/]+\/refs\/[^/]/,
         );
       }),
+      { numRuns: 5000 },
     );
   });
 });

@@ -13,6 +13,8 @@ export const DEFAULT_REVISION = 'main';
 // HF: huggingface_hub.utils.validate_repo_id.
 const PART = /^(?![.-])[A-Za-z0-9._-]{1,96}(?<![.-])$/;
 const REVISION = /^(?!\/)[A-Za-z0-9._/-]{1,255}(?<!\/)$/;
+/** What no revision has, by `git check-ref-format`: two dots or slashes side by side, a part that begins with a dot. */
+const NO_REVISION = /\.\.|\/\/|(^|\/)\./;
 
 /**
  * Reads `org/name` or `org/name@revision`.
@@ -24,7 +26,7 @@ export function parseModelId(text: string): ModelId | null {
   const named = parts.length === 2 && parts.every((part) => PART.test(part)) && !/--|\.\./.test(id) && !id.endsWith('.git');
   if (!named || rest.length > 1) return null;
   const revision = rest[0] ?? DEFAULT_REVISION;
-  return REVISION.test(revision) && !revision.includes('..') ? { repository: id, revision } : null;
+  return REVISION.test(revision) && !NO_REVISION.test(revision) ? { repository: id, revision } : null;
 }
 
 /**

@@ -59,6 +59,12 @@ function multiply(x: usize, by: usize, from: i32, to: i32): void {
   }
 }
 
+/** Scores of a block, none of its keys seen. */
+@inline
+function no_scores(s: usize): void {
+  for (let j = 0; j < KEYS; j += 4) v128.store(s + (<usize>j << 2), f32x4.splat(-Infinity));
+}
+
 /**
  * Turns the scores [from, to) of a block into probabilities, up to a factor that all keys of the query have in common; 0 for keys that are not seen.
  * @returns what the sums so far must be multiplied by: 0 for the first block
@@ -96,7 +102,7 @@ function attend(o: usize, q: usize, k: usize, v: usize, query: i32, Dh: i32, fro
   const scale = <f32>(1.0 / sqrt(<f64>Dh));
   const row = <usize>Dh << 2;
   const s = scratch();
-  for (let j = 0; j < KEYS; j += 4) v128.store(s + (<usize>j << 2), f32x4.splat(-Infinity));
+  no_scores(s);
   let j = from;
   for (; j + 4 <= to; j += 4) dot4(s + (<usize>j << 2), q, k + <usize>j * row, row, Dh, scale);
   for (; j < to; j++) store<f32>(s + (<usize>j << 2), dot(q, k + <usize>j * row, Dh) * scale);
@@ -153,6 +159,14 @@ function finish(o: usize, total: f64, Dh: i32): void {
   }
 }
 
+/** No scores of query 0 so far, and its output o zero. */
+@inline
+function begin_token(s: usize, o: usize, Dh: i32): void {
+  store<f32>(s + TOPS_AT, -Infinity);
+  store<f64>(s + TOTALS_AT, 0);
+  memory.fill(o, 0, <usize>Dh << 2);
+}
+
 /**
  * One token, one head, over f32 rows k and v that nobody reads again soon: each row from front to back, in the order of memory. The sums are those
  * of `attend`.
@@ -160,13 +174,11 @@ function finish(o: usize, total: f64, Dh: i32): void {
 function token_f32(o: usize, q: usize, k: usize, v: usize, position: i32, Dh: i32, window: i32): void {
   const s = scratch(), sum = s + WIDE_AT, row = <usize>Dh << 2, end = <usize>(Dh & ~15) << 2; // `attend` takes 16 numbers at a time, and what is left one by one
   const scale = <f32>(1.0 / sqrt(<f64>Dh));
-  store<f32>(s + TOPS_AT, -Infinity);
-  store<f64>(s + TOTALS_AT, 0);
-  memory.fill(o, 0, row);
+  begin_token(s, o, Dh);
   const oldest = max(0, position - window + 1);
   for (let block = oldest / KEYS * KEYS; block <= position; block += KEYS) {
     const from = max(0, oldest - block), to = min(KEYS, position + 1 - block);
-    for (let j = 0; j < KEYS; j += 4) v128.store(s + (<usize>j << 2), f32x4.splat(-Infinity));
+    no_scores(s);
     for (let j = from; j < to; j++) {
       const at = <usize>(block + j) * row;
       // Its row of values comes from memory meanwhile: a second stream, and a fifth less time (Emerald Rapids). What is read must not be for nothing.
@@ -192,14 +204,12 @@ function token_f32(o: usize, q: usize, k: usize, v: usize, position: i32, Dh: i3
 function token_f16(o: usize, q: usize, k: usize, v: usize, position: i32, Dh: i32, window: i32): void {
   const s = scratch(), bytes = row_bytes(F16, Dh);
   const scale = <f32>(1.0 / sqrt(<f64>Dh));
-  store<f32>(s + TOPS_AT, -Infinity);
-  store<f64>(s + TOTALS_AT, 0);
-  memory.fill(o, 0, <usize>Dh << 2);
+  begin_token(s, o, Dh);
   const oldest = max(0, position - window + 1);
   for (let block = oldest / KEYS * KEYS; block <= position; block += KEYS) {
     const from = max(0, oldest - block), to = min(KEYS, position + 1 - block);
     const kb = k + <usize>block * bytes, vb = v + <usize>block * bytes;
-    for (let j = 0; j < KEYS; j += 4) v128.store(s + (<usize>j << 2), f32x4.splat(-Infinity));
+    no_scores(s);
     if (!scores_f16(s, q, scale, kb, vb, Dh, from, to)) {
       const wide_k = s + WIDE_AT;
       widen_block(F16, kb, vb, Dh, from, to);
@@ -216,15 +226,13 @@ function token_q8(o: usize, q: usize, k: usize, v: usize, position: i32, Dh: i32
   const s = scratch(), bytes = row_bytes(Q8, Dh);
   const q16 = s + WIDE_AT, p16 = q16 + (<usize>Dh << 1);
   const unit = to_16_bits(q16, q, Dh) * <f32>(1.0 / sqrt(<f64>Dh));
-  store<f32>(s + TOPS_AT, -Infinity);
-  store<f64>(s + TOTALS_AT, 0);
-  memory.fill(o, 0, <usize>Dh << 2);
+  begin_token(s, o, Dh);
   const oldest = max(0, position - window + 1);
   for (let block = oldest / KEYS * KEYS; block <= position; block += KEYS) {
     const from = max(0, oldest - block), to = min(KEYS, position + 1 - block);
     const kb = k + <usize>block * bytes, vb = v + <usize>block * bytes;
     touch(s, kb, vb, <usize>to * bytes);
-    for (let j = 0; j < KEYS; j += 4) v128.store(s + (<usize>j << 2), f32x4.splat(-Infinity));
+    no_scores(s);
     scores_q8(s, q16, unit, kb, Dh, from, to);
     values_q8(o, s, p16, <f32>probabilities(s, 0, from, to), vb, Dh, from, to);
   }

@@ -48,8 +48,9 @@ export interface LoadOptions {
    */
   readonly weights?: WeightsOption | undefined;
   /**
-   * How keys and values are kept: 4, 2 or about 1 byte for each number (q8: 8 bits, and a scale for each position of a head). Default f32, in fast
-   * mode f16. Strict mode's bits are then those of the rounded keys and values, still the same however a prompt is cut.
+   * How keys and values are kept: 4, 2 or about 1 byte for each number (f16: up to 65504, infinite beyond; q8: 8 bits, and a
+   * scale for each position of a head). Default f32, in fast mode f16. Strict mode's bits are then those of the rounded keys and values, still the
+   * same however a prompt is cut.
    */
   readonly kv?: KVOption | undefined;
   /** Threads that share each kernel; with more than one, `dispose` ends them. They change no bit. Default 1. */

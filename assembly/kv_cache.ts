@@ -7,6 +7,7 @@
 // NaN and infinity are kept, in Q8 for the row as a whole.
 
 import { f32_to_half, half_to_f32 } from './half';
+import { held } from './scratch';
 
 export const F32: i32 = 0;
 export const F16: i32 = 1;
@@ -68,34 +69,32 @@ export function widen(format: i32, wide: usize, scales: usize, block: usize, Dh:
   }
 }
 
-/** The first four of eight finite f16 as f32, exact. */
+// Sign extended and shifted by 13, an f16 is an f32 with an exponent that is 112 too small, once the copies of the sign are masked.
+export const F16_MASK: u32 = 0x8fffe000;
+export const F16_FACTOR: u32 = 0x77800000;
+
+/** The first four of eight finite f16 as f32, exact; the other two are the constants above, held. */
 @inline
-export function low_f16(x: v128): v128 {
-  return wide_f16(i32x4.extend_low_i16x8_s(x));
+export function low_f16(x: v128, mask: v128, factor: v128): v128 {
+  return f32x4.mul(v128.and(i32x4.shl(i32x4.extend_low_i16x8_s(x), 13), mask), factor);
 }
 
 /** The last four. */
 @inline
-export function high_f16(x: v128): v128 {
-  return wide_f16(i32x4.extend_high_i16x8_s(x));
-}
-
-/** Sign extended and shifted by 13, an f16 is an f32 with an exponent that is 112 too small, once the copies of the sign are masked. */
-@inline
-function wide_f16(x: v128): v128 {
-  return f32x4.mul(v128.and(i32x4.shl(x, 13), i32x4.splat(0x8fffe000)), i32x4.splat(0x77800000));
+export function high_f16(x: v128, mask: v128, factor: v128): v128 {
+  return f32x4.mul(v128.and(i32x4.shl(i32x4.extend_high_i16x8_s(x), 13), mask), factor);
 }
 
 @inline
 function widen_f16(out: usize, row: usize, Dh: i32): void {
   const Dh8 = Dh & ~7;
-  const magnitude = i16x8.splat(0x7fff), most = i16x8.splat(0x7bff);
+  const magnitude = held(0x7fff7fff), most = held(0x7bff7bff), mask = held(F16_MASK), factor = held(F16_FACTOR);
   let other = i16x8.splat(0);
   for (let i = 0; i < Dh8; i += 8) {
     const x = v128.load(row + (<usize>i << 1)), to = out + (<usize>i << 2);
     other = v128.or(other, i16x8.gt_s(v128.and(x, magnitude), most));
-    v128.store(to, low_f16(x));
-    v128.store(to, high_f16(x), 16);
+    v128.store(to, low_f16(x, mask, factor));
+    v128.store(to, high_f16(x, mask, factor), 16);
   }
   for (let i = v128.any_true(other) ? 0 : Dh8; i < Dh; i++) store<f32>(out + (<usize>i << 2), half_to_f32(load<u16>(row + (<usize>i << 1))));
 }

@@ -23,19 +23,24 @@ function add_slab(y: usize, sum: v128): void {
   v128.store(y, f32x4.add(v128.load(y), sum));
 }
 
+/** Four lanes of four rows. */
+@inline
+export function turn4(to: usize, a: v128, b: v128, c: v128, d: v128): void {
+  const ab = v128.shuffle<i32>(a, b, 0, 4, 1, 5), cd = v128.shuffle<i32>(c, d, 0, 4, 1, 5);
+  const ab2 = v128.shuffle<i32>(a, b, 2, 6, 3, 7), cd2 = v128.shuffle<i32>(c, d, 2, 6, 3, 7);
+  v128.store(to, v128.shuffle<i64>(ab, cd, 0, 2));
+  v128.store(to, v128.shuffle<i64>(ab, cd, 1, 3), 16);
+  v128.store(to, v128.shuffle<i64>(ab2, cd2, 0, 2), 32);
+  v128.store(to, v128.shuffle<i64>(ab2, cd2, 1, 3), 48);
+}
+
 /** Four rows of x, `count` numbers of 32 bits each, turned: [count][4]. */
 @inline
 export function turn(to: usize, x: usize, ldx: usize, count: i32): void {
   const x1 = x + ldx, x2 = x1 + ldx, x3 = x2 + ldx, end = <usize>count << 2;
   let i: usize = 0;
   for (; i + 16 <= end; i += 16) {
-    const a = v128.load(x + i), b = v128.load(x1 + i), c = v128.load(x2 + i), d = v128.load(x3 + i);
-    const ab = v128.shuffle<i32>(a, b, 0, 4, 1, 5), cd = v128.shuffle<i32>(c, d, 0, 4, 1, 5);
-    const ab2 = v128.shuffle<i32>(a, b, 2, 6, 3, 7), cd2 = v128.shuffle<i32>(c, d, 2, 6, 3, 7);
-    v128.store(to, v128.shuffle<i64>(ab, cd, 0, 2));
-    v128.store(to, v128.shuffle<i64>(ab, cd, 1, 3), 16);
-    v128.store(to, v128.shuffle<i64>(ab2, cd2, 0, 2), 32);
-    v128.store(to, v128.shuffle<i64>(ab2, cd2, 1, 3), 48);
+    turn4(to, v128.load(x + i), v128.load(x1 + i), v128.load(x2 + i), v128.load(x3 + i));
     to += 64;
   }
   for (; i < end; i += 4) {
@@ -106,7 +111,7 @@ function rows_half_panel(y: usize, ldy: usize, x: usize, w: usize, count: i32): 
 }
 
 @inline
-function linear(format: i32, y: usize, x: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
+function linear(format: i32, stored: i32, y: usize, x: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
   const mask = i32x4.splat(0xffff0000);
   const ldx = <usize>K << 2, ldy = <usize>N << 2;
   const rows = scratch() + ROWS_AT;
@@ -118,7 +123,7 @@ function linear(format: i32, y: usize, x: usize, w: usize, bias: usize, T: i32, 
     for (let t = 0; t < T4; t++) memory.fill(y + <usize>t * ldy + (<usize>group * PANEL << 2), 0, <usize>(group_end - group) * PANEL << 2);
     for (let slab = 0; slab < K; slab += SLAB) {
       const count = min(SLAB, K - slab), panel_bytes = slab_bytes(F32, count);
-      for (let p = group; p < group_end; p++) widen(format, scratch() + <usize>(p - group) * panel_bytes, w, p, slab, K, N, mask);
+      for (let p = group; p < group_end; p++) widen(stored, scratch() + <usize>(p - group) * panel_bytes, w, p, slab, K, N, mask);
       for (let t = 0; t < T4; t += 4) {
         turn(rows, x + <usize>t * ldx + (<usize>slab << 2), ldx, count);
         for (let p = group; p < group_end; p++) {
@@ -129,7 +134,7 @@ function linear(format: i32, y: usize, x: usize, w: usize, bias: usize, T: i32, 
       }
     }
   }
-  linear_rows(format, false, y, x, w, T4, T, K, N, begin, end);
+  linear_rows(format, stored, false, false, y, x, w, T4, T, K, N, begin, end);
   add_bias(y, bias, T, N, begin, end);
 }
 
@@ -147,20 +152,25 @@ export function add_bias(y: usize, bias: usize, T: i32, N: i32, begin: i32, end:
 
 /** Panels [begin, end) of ceil(N / 16), f32 weights. */
 export function linear_f32(y: usize, x: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
-  linear(F32, y, x, w, bias, T, K, N, begin, end);
+  linear(F32, F32, y, x, w, bias, T, K, N, begin, end);
 }
 
 /** The same with bf16 weights; each is widened exactly, the arithmetic is f32. */
 export function linear_bf16(y: usize, x: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
-  linear(BF16, y, x, w, bias, T, K, N, begin, end);
+  linear(BF16, BF16, y, x, w, bias, T, K, N, begin, end);
+}
+
+/** One function for both formats. */
+function linear_widened(stored: i32, y: usize, x: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
+  linear(F32, stored, y, x, w, bias, T, K, N, begin, end);
 }
 
 /** The same with q8 weights, each rounded to f32. */
 export function linear_q8(y: usize, x: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
-  linear(Q8, y, x, w, bias, T, K, N, begin, end);
+  linear_widened(Q8, y, x, w, bias, T, K, N, begin, end);
 }
 
 /** The same with q4 weights, each rounded to f32. */
 export function linear_q4(y: usize, x: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
-  linear(Q4, y, x, w, bias, T, K, N, begin, end);
+  linear_widened(Q4, y, x, w, bias, T, K, N, begin, end);
 }

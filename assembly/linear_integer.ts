@@ -1,16 +1,17 @@
-// y = x W^T (+ bias) for quantised W in integer dots, with x rounded to 12 bits as well.            Fast mode; linear.ts has the product in f32.
+// y = x W^T (+ bias) for quantised W in integer dots, with x rounded as well: xq of round_rows.ts.   Fast mode; linear.ts has the product in f32.
 //   y[t, n] = sum over slabs of 256 of dx[t] sum over blocks of 32 of (d[n] q[n] . xq[t] + m[n] sum(xq[t]))
-//   xq: of round_rows.ts
 //
-// Dots of i16 take no longer than those of i8 would: both are widened to i16 (SIMD has no wider dot that every engine gets right: V8 of Node 20 gets
-// i32x4.relaxed_dot_i8x16_i7x16_add_s wrong in its baseline compiler, and 7-bit dots with pairwise sums need as many multiplications).
-// For many rows the weights of a slab are brought to a common scale for each output, in 2047 levels too: 2047 * 2047 * 256 fits i32, so that the
-// scales come in once for 256 products.
+// Here is what many rows take in i16, with x in 12 bits. linear_bytes.ts has it in dots of bytes, for engines that make one instruction of them (for
+// others i16 is as fast: 7-bit dots with pairwise sums need as many multiplications); linear_row_blocks.ts has the rows that are left.
+// The weights of a slab are brought to a common scale for each output, in 2047 levels too: 2047 * 2047 * 256 fits i32, so that the scales come in once
+// for 256 products.
 
+import { byte_dot_kind } from './byte_dots';
 import { add_bias, turn } from './linear';
+import { linear_bytes } from './linear_bytes';
 import { linear_rows } from './linear_rows';
 import {
-  block_index, blocks, GROUP, levels_q4, PANEL, Q4, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT, scales4, SLAB_BLOCKS,
+  block_index, blocks, byte_of, fours, GROUP, PANEL, Q4, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT, scales4, SLAB_BLOCKS,
 } from './panels';
 import { LEVELS, ROUND, row_bytes, SLAB, scales_at, TINY } from './round_rows';
 import { scratch } from './scratch';
@@ -43,7 +44,7 @@ function reach(format: i32, w: usize, o: i32, count: i32): v128 {
 /** q factor + offset to the nearest integer, in the lower half of each lane. */
 @inline
 function levelled(q: v128, factor: v128, offset: v128): v128 {
-  return f32x4.add(f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(q), factor), offset), f32x4.splat(ROUND));
+  return f32x4.add(f32x4.add(f32x4.mul(q, factor), offset), f32x4.splat(ROUND));
 }
 
 /** The lower halves of the lanes, even before odd. */
@@ -63,16 +64,11 @@ function level(format: i32, to: usize, scales: usize, w: usize, count: i32): voi
       const scales_of = block + (format == Q8 ? Q8_SCALES : Q4_SCALES);
       const factor = f32x4.mul(scales4(scales_of, o), inverse);
       const offset = format == Q8 ? f32x4.splat(0) : f32x4.mul(scales4(scales_of + (Q4_MINS - Q4_SCALES), o), inverse);
-      if (format == Q8) for (let k = 0; k < QUANT; k += 2) {
-        const pairs = v128.load8x8_s(block + (<usize>k << 4) + (<usize>o << 1)); // i16: n0k0 n0k1 n1k0 n1k1 …
-        put_pair(out, levelled(i32x4.shr_s(i32x4.shl(pairs, 16), 16), factor, offset), levelled(i32x4.shr_s(pairs, 16), factor, offset));
-        out += 64;
-      } else for (let k = 0; k < QUANT; k += 4) {
-        const q = levels_q4(block, o, k);
-        put_pair(out, levelled(v128.and(q, i32x4.splat(15)), factor, offset), levelled(v128.and(i32x4.shr_u(q, 8), i32x4.splat(15)), factor, offset));
-        out += 64;
-        put_pair(out, levelled(v128.and(i32x4.shr_u(q, 16), i32x4.splat(15)), factor, offset), levelled(i32x4.shr_u(q, 24), factor, offset));
-        out += 64;
+      for (let k = 0; k < QUANT; k += 4) {
+        const q = fours(format, block, o, k);
+        put_pair(out, levelled(byte_of(q, 0), factor, offset), levelled(byte_of(q, 1), factor, offset));
+        put_pair(out + 64, levelled(byte_of(q, 2), factor, offset), levelled(byte_of(q, 3), factor, offset));
+        out += 128;
       }
       block += format == Q8 ? Q8_BYTES : Q4_BYTES;
     }
@@ -117,6 +113,19 @@ function rows_half_panel(y: usize, ldy: usize, x: usize, pairs: i32, w: usize, d
   scaled(y + 3 * ldy + 16, d1, e1, dx + 3 * ldx, first);
 }
 
+/** Rows [from, T) of panels [begin, end): linear_rows.ts. */
+export function rows_q8(y: usize, xq: usize, w: usize, from: i32, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
+  linear_rows(Q8, Q8, true, false, y, xq, w, from, T, K, N, begin, end);
+}
+
+export function rows_q4(y: usize, xq: usize, w: usize, from: i32, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
+  linear_rows(Q4, Q4, true, false, y, xq, w, from, T, K, N, begin, end);
+}
+
+export function rows_q4_bytes(y: usize, xq: usize, w: usize, from: i32, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
+  linear_rows(Q4, Q4, true, true, y, xq, w, from, T, K, N, begin, end);
+}
+
 @inline
 function linear(format: i32, y: usize, xq: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
   const B = blocks(K);
@@ -125,7 +134,9 @@ function linear(format: i32, y: usize, xq: usize, w: usize, bias: usize, T: i32,
   const rows = scratch() + ROWS_AT;
   const whole = min(end, N / PANEL); // panels [begin, whole) have 16 outputs
   const T4 = T & ~3;
-  for (let group = begin; group < whole && T4 > 0; group += GROUP_WIDE) {
+  const kind = byte_dot_kind();
+  if (ASC_FEATURE_RELAXED_SIMD && kind) linear_bytes(format, kind, y, xq, w, T4, K, N, begin, whole);
+  else for (let group = begin; group < whole && T4 > 0; group += GROUP_WIDE) {
     const group_end = min(group + GROUP_WIDE, whole);
     for (let slab = 0; slab < B; slab += SLAB_BLOCKS) {
       const count = min(SLAB_BLOCKS, B - slab), pairs = count * QUANT / 2;
@@ -145,7 +156,9 @@ function linear(format: i32, y: usize, xq: usize, w: usize, bias: usize, T: i32,
       }
     }
   }
-  linear_rows(format, true, y, xq, w, T4, T, K, N, begin, end);
+  if (format == Q8) rows_q8(y, xq, w, T4, T, K, N, begin, end);
+  else if (kind) rows_q4_bytes(y, xq, w, T4, T, K, N, begin, end);
+  else rows_q4(y, xq, w, T4, T, K, N, begin, end);
   add_bias(y, bias, T, N, begin, end);
 }
 

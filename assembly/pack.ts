@@ -116,13 +116,6 @@ function take(x: usize, source: usize, dtype: i32, i: usize, count: i32): i32 {
   return bad;
 }
 
-/** Eight numbers that fit i8 as four pairs of bytes, one in the lower half of each lane. */
-@inline
-function pairs(a: v128, b: v128): v128 {
-  const v = i16x8.narrow_i32x4_s(a, b);
-  return v128.or(v128.and(v, i32x4.splat(255)), v128.and(i32x4.shr_u(v, 8), i32x4.splat(0xff00)));
-}
-
 /** The bf16 next above a positive f32, as its upper half; of NaN and infinity the same. */
 @inline
 function bf16_above(x: f32): u32 {
@@ -151,15 +144,11 @@ function quantise_q8(block: usize, x: usize, n: i32): void {
   store<u16>(block + Q8_SCALES + (<usize>lane(n) << 1), half);
   if (!(amax > 0)) return; // zeros, or NaN, which d then holds
   const d = f32x4.splat(bf16(half));
-  let at = block + (<usize>n << 1);
-  for (const end = x + QUANT_BYTES; x < end; x += 32) {
-    const a = i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.div(v128.load(x), d)));
-    const q = pairs(a, i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.div(v128.load(x, 16), d))));
-    store<u16>(at, i32x4.extract_lane(q, 0));
-    store<u16>(at, i32x4.extract_lane(q, 1), 32);
-    store<u16>(at, i32x4.extract_lane(q, 2), 64);
-    store<u16>(at, i32x4.extract_lane(q, 3), 96);
-    at += 128;
+  let at = block + (<usize>n << 2);
+  for (const end = x + QUANT_BYTES; x < end; x += 16) {
+    const q = i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.div(v128.load(x), d))), words = i16x8.narrow_i32x4_s(q, q);
+    store<u32>(at, i32x4.extract_lane(i8x16.narrow_i16x8_s(words, words), 0));
+    at += 64;
   }
 }
 

@@ -8,7 +8,7 @@
 // q8, q4: [ceil(N / 64)][ceil(K / 256)][4][8] blocks of 16 outputs by 32 weights, together as above, fewer at the ends, zeros after N and K; a weight is
 //   about d q, or d q + m. So 256 numbers of x stay in the L1 cache for four panels (with whole panels one after the other, K = 3840 was read from
 //   memory at 19 GB/s instead of 22, and K = 11008 at 18). Scales and minima lie in the order of a bf16 row.
-//   q8: 544 bytes: i8 q [16 pairs of k][16][2], bf16 d [16]
+//   q8: 544 bytes: i8 q [8 fours of k][16][4], bf16 d [16]
 //   q4: 320 bytes: u4 q [8 fours of k][2][4][4], each 16 bytes with four outputs in their lower halves and the next four in the upper; bf16 d [16],
 //   bf16 m [16]
 
@@ -117,39 +117,36 @@ export function widen(format: i32, to: usize, w: usize, p: i32, k: i32, K: i32, 
   for (let b = 0; b < count; b += QUANT) {
     const at = w + panel_at(format, p, k + b, K, N);
     const n = min(QUANT, count - b);
-    if (format == Q8) widen_q8(to + slab_bytes(F32, b), at, n);
-    else widen_q4(to + slab_bytes(F32, b), at, n);
+    if (format == Q8) widen_block(Q8, to + slab_bytes(F32, b), at, n);
+    else widen_block(Q4, to + slab_bytes(F32, b), at, n);
   }
 }
 
-/** n <= 32 rows of a q8 block as f32 [n][16]. */
-function widen_q8(to: usize, block: usize, n: i32): void {
-  for (let o = 0; o < PANEL; o += 4) {
-    const d = scales4(block + Q8_SCALES, o);
-    for (let k = 0; k < n; k += 2) {
-      const pairs = v128.load8x8_s(block + (<usize>k << 4) + (<usize>o << 1)); // i16: n0k0 n0k1 n1k0 n1k1 …
-      const even = f32x4.convert_i32x4_s(i32x4.shr_s(i32x4.shl(pairs, 16), 16)), odd = f32x4.convert_i32x4_s(i32x4.shr_s(pairs, 16));
-      v128.store(to + (<usize>k << 6) + (<usize>o << 2), f32x4.mul(d, even));
-      if (k + 1 < n) v128.store(to + (<usize>(k + 1) << 6) + (<usize>o << 2), f32x4.mul(d, odd));
-    }
-  }
-}
-
-/** Levels of outputs o to o + 3 of a q4 block for the products k to k + 3: a byte each, an output in each lane. */
+/** Four weights q of each of the outputs o to o + 3 of a block, for the products k to k + 3: a byte each, an output in each lane. */
 @inline
-export function levels_q4(block: usize, o: i32, k: i32): v128 {
+export function fours(format: i32, block: usize, o: i32, k: i32): v128 {
+  if (format == Q8) return v128.load(block + (<usize>k << 4) + (<usize>o << 2));
   const both = v128.load(block + (<usize>k << 3) + (<usize>(o & 8) << 1));
   return v128.and(i16x8.shr_u(both, o & 4), i8x16.splat(15));
 }
 
-/** n <= 32 rows of a q4 block as f32 [n][16]. */
-function widen_q4(to: usize, block: usize, n: i32): void {
+/** Weight i of such fours, as f32. */
+@inline
+export function byte_of(q: v128, i: i32): v128 {
+  return f32x4.convert_i32x4_s(i32x4.shr_s(i32x4.shl(q, 24 - (i << 3)), 24));
+}
+
+/** n <= 32 rows of a block as f32 [n][16]. */
+@inline
+function widen_block(format: i32, to: usize, block: usize, n: i32): void {
   for (let o = 0; o < PANEL; o += 4) {
-    const d = scales4(block + Q4_SCALES, o), m = scales4(block + Q4_MINS, o);
+    const d = scales4(block + (format == Q8 ? Q8_SCALES : Q4_SCALES), o);
+    const m = format == Q8 ? f32x4.splat(0) : scales4(block + Q4_MINS, o);
     for (let k = 0; k < n; k += 4) {
-      let q = levels_q4(block, o, k);
+      let q = fours(format, block, o, k);
       for (let i = k; i < min(k + 4, n); i++) {
-        v128.store(to + (<usize>i << 6) + (<usize>o << 2), f32x4.add(f32x4.mul(d, f32x4.convert_i32x4_s(v128.and(q, i32x4.splat(15)))), m));
+        const x = f32x4.mul(d, byte_of(q, 0));
+        v128.store(to + (<usize>i << 6) + (<usize>o << 2), format == Q8 ? x : f32x4.add(x, m));
         q = i32x4.shr_u(q, 8);
       }
     }

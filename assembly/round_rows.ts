@@ -1,7 +1,9 @@
 // x [T, K] f32 to xq, rows of whole numbers for linear_integer.ts.
-//   xq: [T] rows of Kp i16 values of 2047 levels on each side of 0, S f32 scales dx, B f32 sums dx sum(xq) of blocks; in the relaxed build also B f32
-//   scales of blocks and Kp i8 values, which q4 takes for few rows. Kp = 32 B, B = ceil(K / 32), S = ceil(K / 256).
+//   xq: [T] rows of Kp i16 values of 2047 levels on each side of 0, S f32 scales dx, B f32 sums dx sum(xq) of blocks; in the relaxed build, for dots of
+//   bytes, also B f32 scales of blocks, B i32 sums of what is below zero, as magnitudes, and Kp i8 values of 127 levels on each side, whose sums the
+//   sums are then. Kp = 32 B, B = ceil(K / 32), S = ceil(K / 256).
 
+import { byte_dot_kind, SATURATES } from './byte_dots';
 import { blocks, QUANT, QUANT_BYTES } from './panels';
 import { scratch } from './scratch';
 
@@ -32,10 +34,22 @@ export function sums_at(K: i32): usize {
   return scales_at(K) + (<usize>slabs(K) << 2);
 }
 
-/** Where the i8 values are; their scales lie before them. */
+/** Where the scales of blocks are. */
+@inline
+export function block_scales_at(K: i32): usize {
+  return sums_at(K) + (<usize>blocks(K) << 2);
+}
+
+/** Where the sums of what is below zero are. */
+@inline
+export function below_at(K: i32): usize {
+  return block_scales_at(K) + (<usize>blocks(K) << 2);
+}
+
+/** Where the i8 values are. */
 @inline
 export function bytes_at(K: i32): usize {
-  return sums_at(K) + (<usize>blocks(K) << 3);
+  return below_at(K) + (<usize>blocks(K) << 2);
 }
 
 /** Bytes of a row of xq; roundedScratch in src/runtime/kernels.ts says the same. */
@@ -79,8 +93,14 @@ function sum16(values: v128): i32 {
   return i32x4.extract_lane(s, 0) + i32x4.extract_lane(s, 1);
 }
 
+@inline
+function negative(values: v128): v128 {
+  return i16x8.min_s(values, i16x8.splat(0));
+}
+
 /** Rows [begin, end): x [T, K] f32 to xq. */
 export function round_rows(xq: usize, x: usize, K: i32, begin: i32, end: i32): void {
+  const bytes = byte_dot_kind() != SATURATES; // then nothing takes 12 bits
   for (let t = begin; t < end; t++) {
     const to = xq + <usize>t * row_bytes(K);
     for (let slab = 0; slab < K; slab += SLAB) {
@@ -91,33 +111,43 @@ export function round_rows(xq: usize, x: usize, K: i32, begin: i32, end: i32): v
         memory.copy(scratch(), from, <usize>count << 2);
         from = scratch();
       }
-      const most = largest(from, padded), scale = step(most, LEVELS);
-      store<f32>(to + scales_at(K) + (<usize>(slab / SLAB) << 2), scale);
-      const inverse = f32x4.splat(most > TINY ? LEVELS / most : 0);
-      for (let k = 0; k < padded; k += QUANT) {
-        const at = from + (<usize>k << 2), wide = to + (<usize>(slab + k) << 1), b = (slab + k) / QUANT;
-        const v0 = round8(at, inverse), v1 = round8(at + 32, inverse), v2 = round8(at + 64, inverse), v3 = round8(at + 96, inverse);
-        v128.store(wide, v0);
-        v128.store(wide, v1, 16);
-        v128.store(wide, v2, 32);
-        v128.store(wide, v3, 48);
-        let sum = scale * <f32>(sum16(v0) + sum16(v1) + sum16(v2) + sum16(v3));
-        if (ASC_FEATURE_RELAXED_SIMD) sum = round_block(to + bytes_at(K) + <usize>b * QUANT, to + sums_at(K) + (<usize>(blocks(K) + b) << 2), at);
-        store<f32>(to + sums_at(K) + (<usize>b << 2), sum);
+      if (!ASC_FEATURE_RELAXED_SIMD || !bytes) round_slab(to, slab, padded, K, from);
+      if (ASC_FEATURE_RELAXED_SIMD) {
+        for (let k = 0; k < padded; k += QUANT) round_block(to, (slab + k) / QUANT, K, from + (<usize>k << 2));
       }
     }
   }
 }
 
-/** A block of 32 values to i8. Returns their sum. */
+/** A slab of a row, n values at x, to 12 bits; in the strict build also the sums of its blocks. */
 @inline
-function round_block(to: usize, scale: usize, x: usize): f32 {
+function round_slab(row: usize, slab: i32, n: i32, K: i32, x: usize): void {
+  const most = largest(x, n), scale = step(most, LEVELS);
+  store<f32>(row + scales_at(K) + (<usize>(slab / SLAB) << 2), scale);
+  const inverse = f32x4.splat(most > TINY ? LEVELS / most : 0);
+  for (let k = 0; k < n; k += QUANT) {
+    const at = x + (<usize>k << 2), wide = row + (<usize>(slab + k) << 1);
+    const v0 = round8(at, inverse), v1 = round8(at + 32, inverse), v2 = round8(at + 64, inverse), v3 = round8(at + 96, inverse);
+    v128.store(wide, v0);
+    v128.store(wide, v1, 16);
+    v128.store(wide, v2, 32);
+    v128.store(wide, v3, 48);
+    if (ASC_FEATURE_RELAXED_SIMD) continue;
+    store<f32>(row + sums_at(K) + (<usize>((slab + k) / QUANT) << 2), scale * <f32>(sum16(v0) + sum16(v1) + sum16(v2) + sum16(v3)));
+  }
+}
+
+/** Block b of a row, 32 values at x, to what dots of bytes take. */
+@inline
+function round_block(row: usize, b: i32, K: i32, x: usize): void {
   const most = largest(x, QUANT);
   const inverse = f32x4.splat(most > TINY ? 127 / most : 0);
   const v0 = round8(x, inverse), v1 = round8(x + 32, inverse), v2 = round8(x + 64, inverse), v3 = round8(x + 96, inverse);
-  v128.store(to, i8x16.narrow_i16x8_s(v0, v1));
-  v128.store(to, i8x16.narrow_i16x8_s(v2, v3), 16);
-  const by = step(most, 127);
-  store<f32>(scale, by);
-  return by * <f32>(sum16(v0) + sum16(v1) + sum16(v2) + sum16(v3));
+  const at = <usize>b << 2, bytes = row + bytes_at(K) + <usize>b * QUANT;
+  v128.store(bytes, i8x16.narrow_i16x8_s(v0, v1));
+  v128.store(bytes, i8x16.narrow_i16x8_s(v2, v3), 16);
+  const scale = step(most, 127);
+  store<f32>(row + block_scales_at(K) + at, scale);
+  store<i32>(row + below_at(K) + at, -(sum16(negative(v0)) + sum16(negative(v1)) + sum16(negative(v2)) + sum16(negative(v3))));
+  store<f32>(row + sums_at(K) + at, scale * <f32>(sum16(v0) + sum16(v1) + sum16(v2) + sum16(v3)));
 }

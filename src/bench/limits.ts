@@ -1,5 +1,6 @@
 import { WasmBank } from '../runtime/wasm_bank.ts';
 import { ThreadPool } from '../runtime/thread_pool.ts';
+import { hasByteDots } from '../runtime/wasm_module.ts';
 
 /** What this machine gives at most, with the threads that a model has. */
 export interface Limits {
@@ -9,6 +10,8 @@ export interface Limits {
   readonly f32_gflops: number;
   /** GOP/s of i32x4.dot_i16x8_s and sums on registers. */
   readonly i16_gops: number;
+  /** GOP/s of dots of bytes on registers; null where they are not one instruction. */
+  readonly i8_gops: number | null;
 }
 
 /** What the meter holds, all of it in use. */
@@ -21,12 +24,14 @@ const STEPS = 20_000;
 export class LimitsMeter {
   private readonly measurements: Limits[] = [];
   private readonly pool: ThreadPool;
+  private readonly byteDots: boolean;
   private readonly bank: WasmBank;
   private readonly sink: number;
   private readonly from: number;
 
-  private constructor(pool: ThreadPool) {
+  private constructor(pool: ThreadPool, byteDots: boolean) {
     this.pool = pool;
+    this.byteDots = byteDots;
     this.bank = new WasmBank(pool, 1, 'strict', { persistent: METER_BYTES + 2 ** 16, scratch: 0 });
     this.sink = this.bank.tensor(1, METER_BYTES / PIECE_BYTES).ptr;
     const memory = this.bank.tensor(1, METER_BYTES / 4);
@@ -35,8 +40,9 @@ export class LimitsMeter {
   }
 
   static async start(threads: number): Promise<LimitsMeter> {
-    const pool = await ThreadPool.create(threads);
-    const meter = new LimitsMeter(pool);
+    const byteDots = await hasByteDots();
+    const pool = await ThreadPool.create(threads, byteDots ? 'relaxed' : 'strict');
+    const meter = new LimitsMeter(pool, byteDots);
     await pool.start();
     return meter;
   }
@@ -48,6 +54,7 @@ export class LimitsMeter {
       memory_read_gbps: rate(METER_BYTES, () => run('memory_read', METER_BYTES / PIECE_BYTES, 4, this.sink, this.from, PIECE_BYTES)),
       f32_gflops: rate(PIECES * STEPS * 96, () => run('f32_peak', PIECES, 1, this.sink, STEPS, 0.999, 0.001)),
       i16_gops: rate(PIECES * STEPS * 192, () => run('i16_peak', PIECES, 1, this.sink, STEPS, 3)),
+      i8_gops: this.byteDots ? rate(PIECES * STEPS * 384, () => run('i8_peak', PIECES, 1, this.sink, STEPS, 3)) : null,
     };
     this.measurements.push(now);
     return now;
@@ -55,8 +62,13 @@ export class LimitsMeter {
 
   /** Medians of all measurements so far. */
   get limits(): Limits {
-    const of = (limit: keyof Limits) => median(this.measurements.map((one) => one[limit]));
-    return { memory_read_gbps: of('memory_read_gbps'), f32_gflops: of('f32_gflops'), i16_gops: of('i16_gops') };
+    const of = (limit: keyof Limits) => median(this.measurements.map((one) => one[limit] ?? 0));
+    return {
+      memory_read_gbps: of('memory_read_gbps'),
+      f32_gflops: of('f32_gflops'),
+      i16_gops: of('i16_gops'),
+      i8_gops: this.byteDots ? of('i8_gops') : null,
+    };
   }
 
   async end(): Promise<void> {

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { Limits } from '../bench/limits.ts';
 import { type BenchResult, runBench } from '../bench/run.ts';
 import { SHAPES, shapeConfig } from '../bench/shapes.ts';
 import { syntheticTensors } from '../bench/synthetic.ts';
@@ -72,10 +73,7 @@ function page(result: BenchResult, profile: boolean): string {
   const build = result.build === null ? '' : `, ${result.build} build`;
   const rows: [string, string][] = [
     ['model', `${result.shape}, weights ${result.weights}, KV ${result.kv}, ${result.mode} mode${build}, ${result.threads} threads`],
-    [
-      'limits',
-      `memory read ${limits.memory_read_gbps.toFixed(1)} GB/s, f32 ${limits.f32_gflops.toFixed(0)} GFLOP/s, i16 dots ${limits.i16_gops.toFixed(0)} GOP/s`,
-    ],
+    ['limits', limitsRow(limits)],
     ['load', `${duration(result.load_seconds)}, peak ${scaled(result.peak_rss_bytes, 'B')}, planned ${scaled(result.planned_bytes, 'B')}`],
     ...Object.entries(prefill).map(([T, { tokens_per_second, gflops }]): [string, string] => [
       `prefill ${T}`,
@@ -94,4 +92,9 @@ function page(result: BenchResult, profile: boolean): string {
     }
   }
   return text;
+}
+
+function limitsRow({ memory_read_gbps, f32_gflops, i16_gops, i8_gops }: Limits): string {
+  const bytes = i8_gops === null ? '' : `, of bytes ${i8_gops.toFixed(0)}`;
+  return `memory read ${memory_read_gbps.toFixed(1)} GB/s, f32 ${f32_gflops.toFixed(0)} GFLOP/s, i16 dots ${i16_gops.toFixed(0)} GOP/s${bytes}`;
 }

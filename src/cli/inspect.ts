@@ -6,7 +6,7 @@ import type { OlmoHybridConfig } from '../config.ts';
 import { type LoadOptions, type ModelPlan, planModelFrom, readConfig } from '../load.ts';
 import { embeddedModel } from '../package_files.ts';
 import { physicalCores } from '../runtime/cores.ts';
-import { hasRelaxedSimd } from '../runtime/wasm_module.ts';
+import { hasByteDots, hasRelaxedSimd } from '../runtime/wasm_module.ts';
 import { formatCounts, layerPattern, parameterCount, positionEmbedding } from './model_facts.ts';
 import { modelFilesOf } from './model_folder.ts';
 import { addModelOption, addPlanOptions, integer } from './options.ts';
@@ -59,6 +59,7 @@ async function factsOfFolder(model: string, config: OlmoHybridConfig, folder: Ch
     mode,
     build,
     relaxed_simd: await hasRelaxedSimd(),
+    byte_dots: await hasByteDots(),
     threads,
     memory: {
       context,
@@ -142,9 +143,10 @@ function listed(counts: Record<string, number>, noun: string): string {
     .join(', ');
 }
 
-function relaxed({ mode, relaxed_simd }: Pick<Facts, 'mode' | 'relaxed_simd'>): string {
+function relaxed({ mode, relaxed_simd, byte_dots }: Pick<Facts, 'mode' | 'relaxed_simd' | 'byte_dots'>): string {
   if (!relaxed_simd) return 'this engine has no relaxed SIMD';
-  return mode === 'fast' ? 'this engine has relaxed SIMD' : 'this engine has relaxed SIMD, which --mode fast takes';
+  const has = `this engine has relaxed SIMD${byte_dots ? ' and dots of bytes in one instruction' : ''}`;
+  return mode === 'fast' ? has : `${has}, which --mode fast takes`;
 }
 
 function linearRows(config: Facts['config']): [string, string][] {

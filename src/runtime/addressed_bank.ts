@@ -15,7 +15,7 @@ import {
 } from './tensor.ts';
 
 /** What each thread has for itself in every bank: SCRATCH_BYTES of assembly/scratch.ts, and a word behind them. */
-export const THREAD_SCRATCH_BYTES = 32 * 128 * 16 * 4 + 8192;
+export const THREAD_SCRATCH_BYTES = 32 * 128 * 16 * 4 + 8192 + 64;
 const THREAD_BYTES = THREAD_SCRATCH_BYTES + 64;
 /** No buffer lies at the beginning, so that an address of 0 can mean "none". */
 const NULL_BYTES = 64;

@@ -113,6 +113,6 @@ export interface Kernels {
 }
 
 /** Floats of `xq` for each row of x [T, K]; assembly/round_rows.ts says what they hold. */
-export const roundedScratch = (K: number): number => Math.ceil(K / 32) * 26 + Math.ceil(K / 256);
+export const roundedScratch = (K: number): number => Math.ceil(K / 32) * 27 + Math.ceil(K / 256);
 /** Floats of scratch for each head of the chunked delta rule; assembly/gated_delta_rule_chunked.ts says what they hold. */
 export const chunkedScratch = 960;

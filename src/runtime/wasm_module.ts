@@ -13,6 +13,7 @@ export const KERNELS = [
   'gdn_beta',
   'gdn_gate',
   'i16_peak',
+  'i8_peak',
   'kv_append',
   'l2_norm',
   'linear_bf16',
@@ -36,7 +37,9 @@ export const KERNELS = [
 export type KernelName = (typeof KERNELS)[number];
 
 /** All exports. Addresses are numbers >= 0. */
-export type KernelExports = Readonly<Record<KernelName | 'exp32' | 'exp64' | 'log64' | 'set_scratch', (...args: number[]) => number>>;
+export type KernelExports = Readonly<
+  Record<KernelName | 'byte_dot_kind' | 'exp32' | 'exp64' | 'log64' | 'set_scratch', (...args: number[]) => number>
+>;
 
 /**
  * Two builds of the same source. `strict`: SIMD whose results the specification fixes, so that every engine gives the same bits. `relaxed`: products
@@ -65,6 +68,17 @@ export async function hasRelaxedSimd(): Promise<boolean> {
     (await import('node:v8')).setFlagsFromString('--experimental-wasm-relaxed-simd');
   }
   return WebAssembly.validate(Uint8Array.from(ONE_RELAXED_MADD));
+}
+
+/**
+ * Whether dots of bytes are one exact instruction: AVX-VNNI in V8 of Node 24 and later, Arm's dot product. Then prefill over quantised weights takes
+ * half as long; assembly/byte_dots.ts says more.
+ */
+export async function hasByteDots(): Promise<boolean> {
+  if (!(await hasRelaxedSimd())) return false;
+  const memory = new WebAssembly.Memory({ initial: 1 });
+  const { exports } = await WebAssembly.instantiate(await kernelModule('relaxed'), { env: { memory } });
+  return (exports as KernelExports).byte_dot_kind() !== 0;
 }
 
 // A module of one function: f32x4.relaxed_madd of three i32x4.splat(0).

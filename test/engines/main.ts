@@ -25,8 +25,17 @@ engines.push(await installedChromium());
 
 const columns: { name: string; bits: Bits }[] = [];
 for (const engine of engines) {
-  if ('missing' in engine) console.error(`${engine.name}: skipped, ${engine.missing}`);
-  else columns.push({ name: engine.name, bits: await engine.run() });
+  if ('missing' in engine) {
+    console.error(`${engine.name}: skipped, ${engine.missing}`);
+    continue;
+  }
+  columns.push({ name: engine.name, bits: await engine.run() });
+  try {
+    await engine.testFastMode?.();
+  } catch (error) {
+    console.error(`${engine.name}: fast mode\n${(error as Error).message}`);
+    process.exitCode = 1;
+  }
 }
 
 const found = Object.entries(columns[0]!.bits).map(([name, digests]) => [name, digests.all] as const);

@@ -5,7 +5,16 @@ import { promisify } from 'node:util';
 import type { Bits } from './digest.ts';
 
 /** A JavaScript engine that can compute the digests, or the reason why it is not there. */
-export type Engine = { readonly name: string; readonly run: () => Promise<Bits> } | { readonly name: string; readonly missing: string };
+export type Engine =
+  | {
+      readonly name: string;
+      readonly run: () => Promise<Bits>;
+      /** Runs the tests of fast mode's kernels, of which each engine may have others; of Node only. Throws what they print if one fails. */
+      readonly testFastMode?: () => Promise<void>;
+    }
+  | { readonly name: string; readonly missing: string };
+
+const FAST_MODE = ['test/kernels/quantised.test.ts', 'test/kernels/relaxed.test.ts', 'test/fast.test.ts'];
 
 const run = promisify(execFile);
 const pathOf = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));
@@ -42,6 +51,14 @@ function nodeAt(path: string, name: string): Engine {
     async run() {
       const { stdout } = await run(path, [pathOf('./in_node.js')]);
       return JSON.parse(stdout) as Bits;
+    },
+    async testFastMode() {
+      const vitest = pathOf('../../node_modules/vitest/vitest.mjs');
+      try {
+        await run(path, [vitest, 'run', ...FAST_MODE], { cwd: pathOf('../..') });
+      } catch (error) {
+        throw new Error((error as { stdout: string }).stdout, { cause: error });
+      }
     },
   };
 }

@@ -4,7 +4,7 @@ import type { Bank } from '../../src/runtime/bank.ts';
 import { type Matrix, matrixBytes } from '../../src/runtime/tensor.ts';
 import { ThreadPool } from '../../src/runtime/thread_pool.ts';
 import { WasmBank } from '../../src/runtime/wasm_bank.ts';
-import { type Build, hasRelaxedSimd } from '../../src/runtime/wasm_module.ts';
+import { type Build, hasByteDots, hasRelaxedSimd } from '../../src/runtime/wasm_module.ts';
 import { drawn, extents, mapped, rowsOf, stacked, type Values, values } from '../support/arbitraries.ts';
 import { assertClose, assertSame, TINY, U32 } from '../support/assert_close.ts';
 import { type Block, blockOf, decoded, type Quantised } from '../support/packed_weights.ts';
@@ -36,6 +36,7 @@ async function bankOf(build: Build): Promise<new () => WasmBank> {
 
 const strict = await bankOf('strict');
 const relaxed = (await hasRelaxedSimd()) ? await bankOf('relaxed') : null;
+const byteDots = relaxed !== null && (await hasByteDots());
 
 /** A weight as it was quantised, and its bytes. */
 interface Packed {
@@ -282,10 +283,10 @@ describe.each(FORMATS)('linear of %s', (format) => {
     );
   });
 
-  test('few rows with several slabs, and outputs enough for four streams', () => {
+  test('few and many rows with several slabs, and outputs enough for four streams', () => {
     for (const [K, N] of SIZES) {
-      const [x, w] = [drawn(3, K, 'spread', K), drawn(N, K, 'normal', N)];
-      for (let T = 1; T <= 3; T++) {
+      const [x, w] = [drawn(ROWS, K, 'spread', K), drawn(N, K, 'normal', N)];
+      for (const T of [1, 2, 3, ROWS]) {
         const few = rowsOf(x, 0, T);
         const { y, bytes } = product(strict, few, w, format, true);
         assertSame(y.data, integerModel(few, bytes, format, N, null));
@@ -295,21 +296,49 @@ describe.each(FORMATS)('linear of %s', (format) => {
   });
 });
 
-/** Holds the relaxed build to the integer model: sums are rounded elsewhere, and few rows of q4 take activations of 8 bits. */
+/**
+ * Holds the relaxed build to what its files say that it computes: activations of 8 bits with a scale for each block for the rows and outputs that are
+ * left over, and for all where the engine has dots of bytes; otherwise 12 bits. Integer sums are exact, f32 sums are rounded elsewhere.
+ */
 function assertNearModel(x: Values, w: Values, format: Quantised): void {
   const { y, bytes } = product(relaxed!, x, w, format, true);
-  const of = integerModel(x, bytes, format, w.rows, null, Math.abs);
-  const weights = decoded(bytes, format, w.rows, w.cols);
-  const bounds = of.map((terms, i) => {
-    const [t, n] = [Math.floor(i / w.rows), i % w.rows];
-    const row = weights.subarray(n * w.cols, (n + 1) * w.cols);
-    // Half a step of the largest x for every weight.
-    const most = Math.max(...x.data.subarray(t * w.cols, (t + 1) * w.cols).map(Math.abs));
-    const rounded = format === 'Q4' ? (most / 200) * row.reduce((sum, value) => sum + Math.abs(value), 0) : 0;
-    // Scales of x and w multiply before dots of up to 2^16 do.
-    return 4 * (w.cols / 32 + 2) * U32 * terms + rounded + 2 ** 17 * Math.ceil(w.cols / 32) * TINY;
+  const [wide, bytewise] = [integerModel, byteModel].map((model) => {
+    const signed = model(x, bytes, format, w.rows, null);
+    return { signed, magnitudes: model(x, bytes, format, w.rows, null, Math.abs) };
   });
-  assertClose(y.data, integerModel(x, bytes, format, w.rows, null), { relative: 1, of: bounds, absolute: 0 });
+  const of = (i: number) => {
+    const [t, n] = [Math.floor(i / w.rows), i % w.rows];
+    return byteDots || t >= (x.rows & ~3) || n >= (w.rows & ~15) ? bytewise! : wide!;
+  };
+  // Scales of x and w multiply before dots of up to 2^16 do.
+  const bounds = y.data.map((_, i) => 4 * (w.cols / 32 + 2) * U32 * of(i).magnitudes[i]! + 2 ** 17 * Math.ceil(w.cols / 32) * TINY);
+  assertClose(
+    y.data,
+    y.data.map((_, i) => of(i).signed[i]!),
+    { relative: 1, of: bounds, absolute: 0 },
+  );
+}
+
+/** What assembly/linear_bytes.ts and linear_rows.ts say of dots of bytes, in integers and f64. */
+function byteModel(x: Values, bytes: Uint8Array, format: Quantised, N: number, _bias: null, of = (term: number) => term): Float64Array {
+  const y = new Float64Array(x.rows * N);
+  for (let t = 0; t < x.rows; t++) {
+    const row = x.data.subarray(t * x.cols, (t + 1) * x.cols);
+    for (let k = 0; k < x.cols; k += 32) {
+      const values = [...row.subarray(k, k + 32)];
+      const most = Math.max(...values.map(Math.abs));
+      const inverse = most > 1e-30 ? fround(127 / most) : 0;
+      const xq = values.map((value) => nearestEven(fround(value * inverse)));
+      const dx = fround(most / 127);
+      for (let n = 0; n < N; n++) {
+        const { d, m, q } = blockOf(bytes, format, x.cols, n, k / 32);
+        const dot = xq.reduce((sum, value, i) => sum + value * q[i]!, 0);
+        const sum = xq.reduce((total, value) => total + value, 0);
+        y[t * N + n]! += of(dx * d * dot) + of(dx * m * sum);
+      }
+    }
+  }
+  return y;
 }
 
 /**
@@ -354,16 +383,11 @@ function integerModel(
           add(at, fround(dx * fround(largest * fround(1 / 2047))) * dot);
           continue;
         }
-        let sum = 0;
         blocks.forEach(({ d, m, q }, b) => {
           const values = xq.slice(32 * b, 32 * b + 32);
-          const dot = q.reduce((sum, weight, i) => sum + weight * values[i]!, 0);
-          sum = fround(sum + of(fround(d * dot)));
-          if (format === 'Q8') return;
-          add(at, fround(dx * d) * dot);
-          add(at, fround(dx * values.reduce((sum, value) => sum + value, 0)) * m);
+          add(at, fround(dx * d) * q.reduce((sum, weight, i) => sum + weight * values[i]!, 0));
+          if (format === 'Q4') add(at, fround(dx * values.reduce((sum, value) => sum + value, 0)) * m);
         });
-        if (format === 'Q8') add(at, dx * sum);
       }
     }
     if (bias) for (let n = 0; n < N; n++) y[t * N + n] = y[t * N + n]! + bias.data[n]!;

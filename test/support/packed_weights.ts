@@ -27,7 +27,7 @@ export function blockOf(bytes: Uint8Array, format: Quantised, K: number, n: numb
   const bf16 = (i: number) => new Float32Array(Uint32Array.of(((at(i + 1) << 8) | at(i)) << 16).buffer)[0]!;
   const place = (o & 8) | ((o & 3) << 1) | ((o >> 2) & 1); // scales lie in the order n0 n4 n1 n5 n2 n6 n3 n7 n8 n12 …
   const ks = Array.from({ length: BLOCK }, (_, k) => k);
-  if (format === 'Q8') return { d: bf16(512 + 2 * place), m: 0, q: ks.map((k) => (at((k >> 1) * 32 + o * 2 + (k & 1)) << 24) >> 24) };
+  if (format === 'Q8') return { d: bf16(512 + 2 * place), m: 0, q: ks.map((k) => (at((k >> 2) * 64 + o * 4 + (k & 3)) << 24) >> 24) };
   const half = o & 4;
   return {
     d: bf16(256 + 2 * place),

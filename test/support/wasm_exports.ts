@@ -8,7 +8,7 @@ import { type KernelAdapter, type WasmCall, wasmAdapter } from '../../src/testin
 import { repository } from './models.ts';
 
 /** What assembly/scratch.ts wants for its one thread, a word behind it included, from an address that is not 0. */
-const SCRATCH = { at: 64, bytes: 32 * 128 * 16 * 4 + 8192 + 4 };
+const SCRATCH = { at: 64, bytes: 32 * 128 * 16 * 4 + 8192 + 64 + 4 };
 const PANEL = 16;
 const F32 = 0; // of the codes in assembly/panels.ts
 

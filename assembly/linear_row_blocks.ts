@@ -1,0 +1,191 @@
+// One row of x, rounded, with blocks of q8 or q4: what decoding does for each of its turns.          linear_rows.ts has the turns
+//
+// In the relaxed build x has 8 bits and a scale for each block, in dots of bytes; in the strict one 12 bits and a scale for a slab of 256.
+
+import { byte_dots } from './byte_dots';
+import { Q4, Q4_BYTES, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT } from './panels';
+import { below_at, block_scales_at, bytes_at, scales_at, SLAB, sums_at } from './round_rows';
+import { madd } from './simd';
+
+/**
+ * `count` blocks of two panels of q8, at w and `far` behind it, in the relaxed build. The magnitudes of x are the 7-bit operand, its signs are moved to
+ * the weights: ~w is -w - 1, so a sum has the magnitudes below zero too little, from which it begins. Exact on every engine.
+ */
+@inline
+function row_q8(sums: usize, x: usize, dx: usize, below: usize, w: usize, far: usize, count: i32, mask: v128): void {
+  const zero = i8x16.splat(0);
+  for (; count > 0; count--) {
+    let c0 = v128.load32_splat(below), c1 = c0, c2 = c0, c3 = c0, c4 = c0, c5 = c0, c6 = c0, c7 = c0;
+    let v = w + far;
+    for (const end = w + Q8_SCALES; w < end; w += 64) {
+      const four = v128.load32_splat(x), xk = i8x16.abs(four), sign = i8x16.lt_s(four, zero);
+      c0 = byte_dots(v128.xor(v128.load(w), sign), xk, c0);
+      c4 = byte_dots(v128.xor(v128.load(v), sign), xk, c4);
+      c1 = byte_dots(v128.xor(v128.load(w, 16), sign), xk, c1);
+      c5 = byte_dots(v128.xor(v128.load(v, 16), sign), xk, c5);
+      c2 = byte_dots(v128.xor(v128.load(w, 32), sign), xk, c2);
+      c6 = byte_dots(v128.xor(v128.load(v, 32), sign), xk, c6);
+      c3 = byte_dots(v128.xor(v128.load(w, 48), sign), xk, c3);
+      c7 = byte_dots(v128.xor(v128.load(v, 48), sign), xk, c7);
+      x += 4;
+      v += 64;
+    }
+    const scale = v128.load32_splat(dx);
+    let d = v128.load(w), e = v128.load(w, 16);
+    v128.store(sums, madd(v128.load(sums), f32x4.mul(scale, i32x4.shl(d, 16)), f32x4.convert_i32x4_s(c0)));
+    v128.store(sums, madd(v128.load(sums, 16), f32x4.mul(scale, v128.and(d, mask)), f32x4.convert_i32x4_s(c1)), 16);
+    v128.store(sums, madd(v128.load(sums, 32), f32x4.mul(scale, i32x4.shl(e, 16)), f32x4.convert_i32x4_s(c2)), 32);
+    v128.store(sums, madd(v128.load(sums, 48), f32x4.mul(scale, v128.and(e, mask)), f32x4.convert_i32x4_s(c3)), 48);
+    d = v128.load(v);
+    e = v128.load(v, 16);
+    v128.store(sums, madd(v128.load(sums, 64), f32x4.mul(scale, i32x4.shl(d, 16)), f32x4.convert_i32x4_s(c4)), 64);
+    v128.store(sums, madd(v128.load(sums, 80), f32x4.mul(scale, v128.and(d, mask)), f32x4.convert_i32x4_s(c5)), 80);
+    v128.store(sums, madd(v128.load(sums, 96), f32x4.mul(scale, i32x4.shl(e, 16)), f32x4.convert_i32x4_s(c6)), 96);
+    v128.store(sums, madd(v128.load(sums, 112), f32x4.mul(scale, v128.and(e, mask)), f32x4.convert_i32x4_s(c7)), 112);
+    w += Q8_BYTES - Q8_SCALES;
+    below += 4;
+    dx += 4;
+  }
+}
+
+/** s + d dots + m sum. */
+@inline
+function add_block(s: v128, d: v128, dots: v128, m: v128, sum: v128): v128 {
+  return madd(madd(s, d, f32x4.convert_i32x4_s(dots)), sum, m);
+}
+
+/** Adds four products to a lane; in i16, by pairs, where dots of bytes are three instructions: eight sums of two products fit, 8 * 2 * 15 * 127. */
+@inline
+function add_dots(single: bool, c: v128, xk: v128, w: v128): v128 {
+  return single ? byte_dots(xk, w, c) : i16x8.add(c, i16x8.relaxed_dot_i8x16_i7x16_s(xk, w));
+}
+
+@inline
+function whole(single: bool, c: v128): v128 {
+  return single ? c : i32x4.extadd_pairwise_i16x8_s(c);
+}
+
+/** The same of q4. The weights, at most 15, are the 7-bit operand. */
+@inline
+function row_q4(
+  single: bool, sums: usize, x: usize, dx: usize, sums_x: usize, w: usize, far: usize, count: i32, low: v128, mask: v128,
+): void {
+  for (; count > 0; count--) {
+    let c0 = i32x4.splat(0), c1 = c0, c2 = c0, c3 = c0, c4 = c0, c5 = c0, c6 = c0, c7 = c0;
+    let v = w + far;
+    for (const end = w + Q4_SCALES; w < end; w += 32) {
+      const xk = v128.load32_splat(x);
+      let q = v128.load(w);
+      c0 = add_dots(single, c0, xk, v128.and(q, low));
+      c1 = add_dots(single, c1, xk, v128.and(i16x8.shr_u(q, 4), low));
+      q = v128.load(v);
+      c4 = add_dots(single, c4, xk, v128.and(q, low));
+      c5 = add_dots(single, c5, xk, v128.and(i16x8.shr_u(q, 4), low));
+      q = v128.load(w, 16);
+      c2 = add_dots(single, c2, xk, v128.and(q, low));
+      c3 = add_dots(single, c3, xk, v128.and(i16x8.shr_u(q, 4), low));
+      q = v128.load(v, 16);
+      c6 = add_dots(single, c6, xk, v128.and(q, low));
+      c7 = add_dots(single, c7, xk, v128.and(i16x8.shr_u(q, 4), low));
+      x += 4;
+      v += 32;
+    }
+    const scale = v128.load32_splat(dx), sum = v128.load32_splat(sums_x);
+    let d = v128.load(w), m = v128.load(w, 32);
+    v128.store(sums, add_block(v128.load(sums), f32x4.mul(scale, i32x4.shl(d, 16)), whole(single, c0), i32x4.shl(m, 16), sum));
+    v128.store(sums, add_block(v128.load(sums, 16), f32x4.mul(scale, v128.and(d, mask)), whole(single, c1), v128.and(m, mask), sum), 16);
+    d = v128.load(w, 16);
+    m = v128.load(w, 48);
+    v128.store(sums, add_block(v128.load(sums, 32), f32x4.mul(scale, i32x4.shl(d, 16)), whole(single, c2), i32x4.shl(m, 16), sum), 32);
+    v128.store(sums, add_block(v128.load(sums, 48), f32x4.mul(scale, v128.and(d, mask)), whole(single, c3), v128.and(m, mask), sum), 48);
+    d = v128.load(v);
+    m = v128.load(v, 32);
+    v128.store(sums, add_block(v128.load(sums, 64), f32x4.mul(scale, i32x4.shl(d, 16)), whole(single, c4), i32x4.shl(m, 16), sum), 64);
+    v128.store(sums, add_block(v128.load(sums, 80), f32x4.mul(scale, v128.and(d, mask)), whole(single, c5), v128.and(m, mask), sum), 80);
+    d = v128.load(v, 16);
+    m = v128.load(v, 48);
+    v128.store(sums, add_block(v128.load(sums, 96), f32x4.mul(scale, i32x4.shl(d, 16)), whole(single, c6), i32x4.shl(m, 16), sum), 96);
+    v128.store(sums, add_block(v128.load(sums, 112), f32x4.mul(scale, v128.and(d, mask)), whole(single, c7), v128.and(m, mask), sum), 112);
+    w += Q4_BYTES - Q4_SCALES;
+    sums_x += 4;
+    dx += 4;
+  }
+}
+
+/** Sums of neighbours: of a, then of b. */
+@inline
+function neighbours(a: v128, b: v128): v128 {
+  return i32x4.add(v128.shuffle<i32>(a, b, 0, 2, 4, 6), v128.shuffle<i32>(a, b, 1, 3, 5, 7));
+}
+
+/** Four products for each of two outputs, whose weights are the lower or the upper half of `fours`: in pairs. */
+@inline
+function wide_dots(fours: v128, upper: bool, xk: v128): v128 {
+  return i32x4.dot_i16x8_s(upper ? i16x8.extend_high_i8x16_s(fours) : i16x8.extend_low_i8x16_s(fours), xk);
+}
+
+/** `count` blocks of one panel of q8 or q4 in the strict build, with x in 12 bits and a scale for the slab. */
+@inline
+function row_strict(format: i32, sums: usize, x: usize, dx: usize, sums_x: usize, w: usize, count: i32, low: v128, mask: v128): void {
+  let s0 = v128.load(sums), s1 = v128.load(sums, 16), s2 = v128.load(sums, 32), s3 = v128.load(sums, 48);
+  const scale = v128.load32_splat(dx);
+  for (; count > 0; count--) {
+    let c0 = i32x4.splat(0), c1 = c0, c2 = c0, c3 = c0, c4 = c0, c5 = c0, c6 = c0, c7 = c0;
+    for (const end = w + (format == Q8 ? Q8_SCALES : Q4_SCALES); w < end; w += format == Q8 ? 64 : 32) {
+      const q = v128.load(w), r = v128.load(w, 16), xk = v128.load64_splat(x);
+      let four = format == Q8 ? q : v128.and(q, low);
+      c0 = i32x4.add(c0, wide_dots(four, false, xk));
+      c1 = i32x4.add(c1, wide_dots(four, true, xk));
+      four = format == Q8 ? r : v128.and(i16x8.shr_u(q, 4), low);
+      c2 = i32x4.add(c2, wide_dots(four, false, xk));
+      c3 = i32x4.add(c3, wide_dots(four, true, xk));
+      four = format == Q8 ? v128.load(w, 32) : v128.and(r, low);
+      c4 = i32x4.add(c4, wide_dots(four, false, xk));
+      c5 = i32x4.add(c5, wide_dots(four, true, xk));
+      four = format == Q8 ? v128.load(w, 48) : v128.and(i16x8.shr_u(r, 4), low);
+      c6 = i32x4.add(c6, wide_dots(four, false, xk));
+      c7 = i32x4.add(c7, wide_dots(four, true, xk));
+      x += 8;
+    }
+    let d = v128.load(w), e = v128.load(w, 16);
+    s0 = madd(s0, f32x4.mul(scale, i32x4.shl(d, 16)), f32x4.convert_i32x4_s(neighbours(c0, c1)));
+    s1 = madd(s1, f32x4.mul(scale, v128.and(d, mask)), f32x4.convert_i32x4_s(neighbours(c2, c3)));
+    s2 = madd(s2, f32x4.mul(scale, i32x4.shl(e, 16)), f32x4.convert_i32x4_s(neighbours(c4, c5)));
+    s3 = madd(s3, f32x4.mul(scale, v128.and(e, mask)), f32x4.convert_i32x4_s(neighbours(c6, c7)));
+    if (format == Q4) {
+      const sum = v128.load32_splat(sums_x);
+      d = v128.load(w, 32);
+      e = v128.load(w, 48);
+      s0 = madd(s0, sum, i32x4.shl(d, 16));
+      s1 = madd(s1, sum, v128.and(d, mask));
+      s2 = madd(s2, sum, i32x4.shl(e, 16));
+      s3 = madd(s3, sum, v128.and(e, mask));
+      sums_x += 4;
+    }
+    w += format == Q8 ? Q8_BYTES - Q8_SCALES : Q4_BYTES - Q4_SCALES;
+  }
+  v128.store(sums, s0);
+  v128.store(sums, s1, 16);
+  v128.store(sums, s2, 32);
+  v128.store(sums, s3, 48);
+}
+
+/**
+ * Adds `count` products from k on, of a row of round_rows.ts with two panels of q8 or q4, at w and `far` behind it, to their sums.
+ * @param single whether dots of bytes are one instruction
+ */
+@inline
+export function row_integer(
+  format: i32, single: bool, sums: usize, x: usize, w: usize, far: usize, k: i32, count: i32, K: i32, low: v128, mask: v128,
+): void {
+  const n = (count + QUANT - 1) / QUANT, b = <usize>(k / QUANT) << 2, sums_x = x + sums_at(K) + b;
+  if (ASC_FEATURE_RELAXED_SIMD) {
+    const dx = x + block_scales_at(K) + b;
+    if (format == Q8) row_q8(sums, x + bytes_at(K) + <usize>k, dx, x + below_at(K) + b, w, far, n, mask);
+    else row_q4(single, sums, x + bytes_at(K) + <usize>k, dx, sums_x, w, far, n, low, mask);
+  } else {
+    const xk = x + (<usize>k << 1), dx = x + scales_at(K) + (<usize>(k / SLAB) << 2);
+    row_strict(format, sums, xk, dx, sums_x, w, n, low, mask);
+    row_strict(format, sums + 64, xk, dx, sums_x, w + far, n, low, mask);
+  }
+}

@@ -29,7 +29,7 @@ export interface Bank {
   scratch(rows: number, cols: number): Tensor;
   /** Binds products of one x [T, K]: all weights have the same K. */
   group(products: readonly Product[]): LinearGroup;
-  /** Room for the rows of x [rows, K] rounded to 12 bits, for quantised weights in fast mode. Shared by the ops of half a layer. */
+  /** Room for the rows of x [rows, K] rounded to 12 or 8 bits, for quantised weights in fast mode. Shared by the ops of half a layer. */
   rounded(K: number): Tensor;
   /** Called before each half of a layer is built: its scratch takes the addresses of the half before. */
   rewindScratch(): void;

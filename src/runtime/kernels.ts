@@ -62,7 +62,7 @@ export interface Kernels {
 
   /** y [T, D] = rows `ids` of table [V, D]. */
   embedding(y: Tensor, ids: Ids, table: Matrix): void;
-  /** y [T, N] = x [T, K] w^T (+ bias [N]). With `xq` from `Bank.rounded`, for a quantised w: x is rounded to 12 bits, and the dots are of integers. */
+  /** y [T, N] = x [T, K] w^T (+ bias [N]). With `xq` from `Bank.rounded`, for a quantised w: x is rounded, and the dots are of integers. */
   linear(y: Tensor, x: Tensor, w: Matrix, bias: Tensor | null, xq?: Tensor | null): void;
   /** The same for several weights and one x: y_i = x w_i^T (+ bias_i). `group` comes from `Bank.group`. */
   linears(group: LinearGroup, x: Tensor, xq?: Tensor | null): void;

@@ -1,8 +1,8 @@
 // Dots of bytes: i32x4.relaxed_dot_i8x16_i7x16_add_s, four products to a lane, which leaves open what the upper bit of its second operand means.
 //
 // Where V8 has AVX-VNNI (Node 24 and later) it is one instruction, which takes that operand without sign; with Arm's dot product it is one that takes
-// it with a sign (tried in an emulator). Either is exact, for half the instructions that products in i16 need. Elsewhere it is three instructions, which saturate. Node 20 gets it
-// wrong in its baseline compiler, which src/runtime/wasm_module.ts does not let compile these kernels.
+// it with a sign (tried in an emulator). Either is exact, for a quarter of the instructions that products in i16 need. Elsewhere it is three
+// instructions, which saturate. Node 20 gets it wrong in its baseline compiler, which src/runtime/wasm_module.ts does not let compile these kernels.
 
 /** sum + four products in every lane, exact on every engine where b is from 0 to 127. */
 @inline

@@ -107,7 +107,7 @@ export function linear_bytes(format: i32, kind: i32, y: usize, xq: usize, w: usi
   const block_bytes = format == Q8 ? Q8_BYTES : Q4_BYTES;
   const rows = scratch() + ROWS_AT;
   const flip = held(format == Q8 && kind == UNSIGNED ? 0x80808080 : 0); // 128 more each, which the sums that dots begin from take away
-  for (let group = begin; group < whole && T4 > 0; group += GROUP) {
+  for (let group = begin; group < whole; group += GROUP) {
     const group_end = min(group + GROUP, whole);
     for (let t = 0; t < T4; t++) memory.fill(y + <usize>t * ldy + (<usize>group * PANEL << 2), 0, <usize>(group_end - group) * PANEL << 2);
     for (let slab = 0; slab < B; slab += SLAB_BLOCKS) {

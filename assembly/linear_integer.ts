@@ -113,30 +113,14 @@ function rows_half_panel(y: usize, ldy: usize, x: usize, pairs: i32, w: usize, d
   scaled(y + 3 * ldy + 16, d1, e1, dx + 3 * ldx, first);
 }
 
-/** Rows [from, T) of panels [begin, end): linear_rows.ts. */
-export function rows_q8(y: usize, xq: usize, w: usize, from: i32, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
-  linear_rows(Q8, Q8, true, false, y, xq, w, from, T, K, N, begin, end);
-}
-
-export function rows_q4(y: usize, xq: usize, w: usize, from: i32, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
-  linear_rows(Q4, Q4, true, false, y, xq, w, from, T, K, N, begin, end);
-}
-
-export function rows_q4_bytes(y: usize, xq: usize, w: usize, from: i32, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
-  linear_rows(Q4, Q4, true, true, y, xq, w, from, T, K, N, begin, end);
-}
-
+/** Rows [0, T4) of y, T4 a multiple of 4, and panels [begin, whole), which have 16 outputs. */
 @inline
-function linear(format: i32, y: usize, xq: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
+function linear_i16(format: i32, y: usize, xq: usize, w: usize, T4: i32, K: i32, N: i32, begin: i32, whole: i32): void {
   const B = blocks(K);
   const ldx = row_bytes(K), ldy = <usize>N << 2;
   const block_bytes = format == Q8 ? Q8_BYTES : Q4_BYTES;
   const rows = scratch() + ROWS_AT;
-  const whole = min(end, N / PANEL); // panels [begin, whole) have 16 outputs
-  const T4 = T & ~3;
-  const kind = byte_dot_kind();
-  if (ASC_FEATURE_RELAXED_SIMD && kind) linear_bytes(format, kind, y, xq, w, T4, K, N, begin, whole);
-  else for (let group = begin; group < whole && T4 > 0; group += GROUP_WIDE) {
+  for (let group = begin; group < whole; group += GROUP_WIDE) {
     const group_end = min(group + GROUP_WIDE, whole);
     for (let slab = 0; slab < B; slab += SLAB_BLOCKS) {
       const count = min(SLAB_BLOCKS, B - slab), pairs = count * QUANT / 2;
@@ -155,6 +139,28 @@ function linear(format: i32, y: usize, xq: usize, w: usize, bias: usize, T: i32,
         }
       }
     }
+  }
+}
+
+/** Rows [from, T) of panels [begin, end): linear_rows.ts. */
+export function rows_q8(y: usize, xq: usize, w: usize, from: i32, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
+  linear_rows(Q8, Q8, true, false, y, xq, w, from, T, K, N, begin, end);
+}
+
+export function rows_q4(y: usize, xq: usize, w: usize, from: i32, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
+  linear_rows(Q4, Q4, true, false, y, xq, w, from, T, K, N, begin, end);
+}
+
+export function rows_q4_bytes(y: usize, xq: usize, w: usize, from: i32, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
+  linear_rows(Q4, Q4, true, true, y, xq, w, from, T, K, N, begin, end);
+}
+
+@inline
+function linear(format: i32, y: usize, xq: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
+  const whole = min(end, N / PANEL), T4 = T & ~3, kind = byte_dot_kind();
+  if (T4 > 0) {
+    if (ASC_FEATURE_RELAXED_SIMD && kind) linear_bytes(format, kind, y, xq, w, T4, K, N, begin, whole);
+    else linear_i16(format, y, xq, w, T4, K, N, begin, whole);
   }
   if (format == Q8) rows_q8(y, xq, w, T4, T, K, N, begin, end);
   else if (kind) rows_q4_bytes(y, xq, w, T4, T, K, N, begin, end);

@@ -5,7 +5,7 @@
 // sums lie in scratch meanwhile. Two panels take a turn together, so that the splats of x serve twice.
 
 import {
-  apart, BF16, PANEL, panel_at, Q4, Q4_BYTES, Q8, Q8_BYTES, QUANT, SLAB, SLAB_BLOCKS, streams, TOGETHER, widen,
+  apart, BF16, PANEL, panel_at, Q4_BYTES, Q8, Q8_BYTES, QUANT, SLAB, SLAB_BLOCKS, streams, TOGETHER, widen,
 } from './panels';
 import { row_integer } from './linear_row_blocks';
 import { row_bytes } from './round_rows';

@@ -2,7 +2,7 @@
 // NaN and infinite values are kept as far as the format can, and counted in a word behind the scratch of the thread.
 
 import { half_to_f32 } from './half';
-import { BF16, block_index, blocks, F32, lane, PANEL, panel_slab, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT, QUANT_BYTES, SLAB, slab_bytes } from './panels';
+import { BF16, block_index, blocks, F32, lane, PANEL, panel_slab, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT, QUANT_BYTES, SLAB } from './panels';
 import { ROUND } from './round_rows';
 import { scratch, SCRATCH_BYTES } from './scratch';
 

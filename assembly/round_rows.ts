@@ -4,7 +4,7 @@
 //   sums are then. Kp = 32 B, B = ceil(K / 32), S = ceil(K / 256).
 
 import { byte_dot_kind, SATURATES } from './byte_dots';
-import { blocks, QUANT, QUANT_BYTES } from './panels';
+import { blocks, QUANT } from './panels';
 import { scratch } from './scratch';
 
 /** Products that share a scale of x. */

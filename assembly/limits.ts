@@ -29,25 +29,25 @@ export function f32_peak(sink: usize, steps: i32, factor: f32, term: f32, begin:
   }
 }
 
-/** The same of 12 chains of an i16 dot and an addition: 192 operations in a step. */
-export function i16_peak(sink: usize, steps: i32, factor: i32, begin: i32, end: i32): void {
-  const m = i16x8.splat(<i16>factor);
+/** 12 chains of integer dots. */
+@inline
+function integer_peak(bytes: bool, sink: usize, steps: i32, m: v128, begin: i32, end: i32): void {
   for (let piece = begin; piece < end; piece++) {
     let a = i32x4.splat(1), b = i32x4.splat(2), c = i32x4.splat(3), d = i32x4.splat(4), e = i32x4.splat(5), f = i32x4.splat(6);
     let g = i32x4.splat(7), h = i32x4.splat(8), i = i32x4.splat(9), j = i32x4.splat(10), k = i32x4.splat(11), l = i32x4.splat(12);
     for (let t = 0; t < steps; t++) {
-      a = i32x4.add(a, i32x4.dot_i16x8_s(a, m));
-      b = i32x4.add(b, i32x4.dot_i16x8_s(b, m));
-      c = i32x4.add(c, i32x4.dot_i16x8_s(c, m));
-      d = i32x4.add(d, i32x4.dot_i16x8_s(d, m));
-      e = i32x4.add(e, i32x4.dot_i16x8_s(e, m));
-      f = i32x4.add(f, i32x4.dot_i16x8_s(f, m));
-      g = i32x4.add(g, i32x4.dot_i16x8_s(g, m));
-      h = i32x4.add(h, i32x4.dot_i16x8_s(h, m));
-      i = i32x4.add(i, i32x4.dot_i16x8_s(i, m));
-      j = i32x4.add(j, i32x4.dot_i16x8_s(j, m));
-      k = i32x4.add(k, i32x4.dot_i16x8_s(k, m));
-      l = i32x4.add(l, i32x4.dot_i16x8_s(l, m));
+      a = chained(bytes, a, m);
+      b = chained(bytes, b, m);
+      c = chained(bytes, c, m);
+      d = chained(bytes, d, m);
+      e = chained(bytes, e, m);
+      f = chained(bytes, f, m);
+      g = chained(bytes, g, m);
+      h = chained(bytes, h, m);
+      i = chained(bytes, i, m);
+      j = chained(bytes, j, m);
+      k = chained(bytes, k, m);
+      l = chained(bytes, l, m);
     }
     let sum = i32x4.add(i32x4.add(i32x4.add(a, b), i32x4.add(c, d)), i32x4.add(i32x4.add(e, f), i32x4.add(g, h)));
     sum = i32x4.add(sum, i32x4.add(i32x4.add(i, j), i32x4.add(k, l)));
@@ -55,30 +55,20 @@ export function i16_peak(sink: usize, steps: i32, factor: i32, begin: i32, end: 
   }
 }
 
-/** The same of 12 chains of dots of bytes, which the relaxed build has: 384 operations in a step. */
+@inline
+function chained(bytes: bool, a: v128, m: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD && bytes) return byte_dots(m, m, a);
+  return i32x4.add(a, i32x4.dot_i16x8_s(a, m));
+}
+
+/** The same of 12 chains of an i16 dot and an addition: 192 operations in a step. */
+export function i16_peak(sink: usize, steps: i32, factor: i32, begin: i32, end: i32): void {
+  integer_peak(false, sink, steps, i16x8.splat(<i16>factor), begin, end);
+}
+
+/** The same of 12 chains of dots of bytes: 384 operations in a step. The strict build has none, and takes i16. */
 export function i8_peak(sink: usize, steps: i32, factor: i32, begin: i32, end: i32): void {
-  const m = i8x16.splat(<i8>factor);
-  for (let piece = begin; piece < end; piece++) {
-    let a = i32x4.splat(1), b = i32x4.splat(2), c = i32x4.splat(3), d = i32x4.splat(4), e = i32x4.splat(5), f = i32x4.splat(6);
-    let g = i32x4.splat(7), h = i32x4.splat(8), i = i32x4.splat(9), j = i32x4.splat(10), k = i32x4.splat(11), l = i32x4.splat(12);
-    if (ASC_FEATURE_RELAXED_SIMD) for (let t = 0; t < steps; t++) {
-      a = byte_dots(m, m, a);
-      b = byte_dots(m, m, b);
-      c = byte_dots(m, m, c);
-      d = byte_dots(m, m, d);
-      e = byte_dots(m, m, e);
-      f = byte_dots(m, m, f);
-      g = byte_dots(m, m, g);
-      h = byte_dots(m, m, h);
-      i = byte_dots(m, m, i);
-      j = byte_dots(m, m, j);
-      k = byte_dots(m, m, k);
-      l = byte_dots(m, m, l);
-    }
-    let sum = i32x4.add(i32x4.add(i32x4.add(a, b), i32x4.add(c, d)), i32x4.add(i32x4.add(e, f), i32x4.add(g, h)));
-    sum = i32x4.add(sum, i32x4.add(i32x4.add(i, j), i32x4.add(k, l)));
-    store<i32>(sink + (<usize>piece << 2), i32x4.extract_lane(sum, 0));
-  }
+  integer_peak(true, sink, steps, i8x16.splat(<i8>factor), begin, end);
 }
 
 /** Reads pieces [begin, end) of `bytes` (a multiple of 128) each, in two streams: one core may read more of two than of one. */

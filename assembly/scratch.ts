@@ -16,10 +16,7 @@ export function scratch(): usize {
   return address;
 }
 
-/**
- * A constant by way of memory: V8 of Node 24 builds one that it knows anew at each use inside a loop, in three instructions (q4 rows in the L2 cache 9 GB/s
- * instead of 15).
- */
+/** A constant by way of memory: V8 of Node 24 builds one that it knows anew at each use inside a loop, in three instructions. */
 @inline
 export function held(bits: u32): v128 {
   const at = address + HELD_AT;

@@ -1,4 +1,5 @@
 import { KV_FORMATS, type KVOption, type LoadedModel, type LoadOptions, type WeightsOption } from '../load.ts';
+import { ArgumentError } from '../errors.ts';
 import { kvWords } from '../runtime/kernels.ts';
 import type { OlmoHybridForCausalLM, Snapshot } from '../model/olmo_hybrid.ts';
 import type { Build } from '../runtime/wasm_module.ts';
@@ -16,7 +17,7 @@ export interface BenchResult {
   readonly threads: number;
   readonly rounds: number;
   readonly limits: Limits;
-  /** By tokens of the prompt; 2048 are left out where they would take more than two minutes. Products with weights alone are counted, those of lm_head for one token. */
+  /** By tokens of the prompt; 2048 are left out where they would take more than two minutes, or exceed the model's positions. Products with weights alone are counted, those of lm_head for one token. */
   readonly prefill: Readonly<Record<string, { tokens_per_second: number; gflops: number }>>;
   /** After a prompt of 512 tokens. */
   readonly decode: Decode;
@@ -48,6 +49,8 @@ interface Measured {
 
 export interface BenchOptions {
   readonly shape: string;
+  /** Positions that the model allows, its max_position_embeddings. */
+  readonly positions: number;
   readonly weights: WeightsOption | undefined;
   readonly kv: KVOption | undefined;
   readonly mode: 'strict' | 'fast';
@@ -69,11 +72,20 @@ const PATIENCE_MS = 60_000;
 /** Tokens of the prompt that the profile is of, where 512 take long. */
 const SHORT_PROMPT = 64;
 
-/** Measures a model, and this machine's limits in between. */
+/**
+ * Measures a model, and this machine's limits in between.
+ * @throws {ArgumentError} when the model has too few positions for the shortest prompt and what is decoded after it, or for a context
+ */
 export async function runBench(options: BenchOptions): Promise<BenchResult> {
-  const { shape, mode, threads, contexts, weights, kv, rounds, onStep } = options;
+  const { shape, positions, mode, threads, contexts, weights, kv, rounds, onStep } = options;
+  const least = Math.max(PROMPTS[0] + DECODED, ...contexts);
+  if (least > positions) {
+    const fix = contexts.length === 0 ? 'Measure another model, or a --shape.' : 'Give positions of --context that the model has.';
+    throw new ArgumentError({ where: 'bench', expected: `a model of at least ${least} positions`, found: `${positions}`, fix });
+  }
+  const prompts = PROMPTS.filter((T) => T <= positions);
   const profile = new Profile();
-  const context = Math.max(...PROMPTS.map((T) => T + DECODED), ...contexts);
+  const context = Math.max(least, ...prompts);
   const begin = performance.now();
   onStep('loading');
   const loaded = await options.load({ weights, kv, mode, threads, context, prefill_chunk: PREFILL_CHUNK, instrument: profile.add });
@@ -97,7 +109,7 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
     const prefill: Record<string, { tokens_per_second: number; gflops: number }> = {};
     let first_ms = 0;
     let after512: Snapshot | undefined;
-    for (const T of PROMPTS) {
+    for (const T of prompts) {
       if ((first_ms * T) / 512 > 2 * PATIENCE_MS) continue;
       const tokens = prompt(model, T);
       const { time_ms } = measured(`prefill of ${T} tokens`, () => {

@@ -4,7 +4,7 @@ import { type BenchResult, runBench } from '../bench/run.ts';
 import { SHAPES, shapeConfig } from '../bench/shapes.ts';
 import { syntheticTensors } from '../bench/synthetic.ts';
 import { ArgumentError } from '../errors.ts';
-import { type KVOption, type LoadOptions, loadModel, loadModelFrom, type WeightsOption } from '../load.ts';
+import { type KVOption, loadModel, loadModelFrom, readConfig, type WeightsOption } from '../load.ts';
 import { physicalCores } from '../runtime/cores.ts';
 import { modelFolder } from './model_folder.ts';
 import { integer, oneOf } from './options.ts';
@@ -42,23 +42,21 @@ export function addBench(program: Command): void {
         throw new ArgumentError({ where: 'bench', expected: '--model or --shape', found: 'both', fix: 'Leave one of the two out.' });
       }
       const folder = await modelFolder(model, { weights: flags.weights });
+      const config = shape === undefined ? await readConfig(folder) : shapeConfig(shape);
       const result = await runBench({
         ...flags,
+        positions: config.max_position_embeddings,
         weights: flags.weights,
         kv: flags.kv,
         threads: flags.threads ?? (await physicalCores()),
         shape: shape ?? model ?? 'embedded',
         contexts: context,
         onStep: (step) => process.stderr.isTTY && note(`${step} …\n`),
-        load: async (options) => (shape === undefined ? await loadModel(folder, options) : await synthetic(shape, options)),
+        load: async (options) =>
+          shape === undefined ? await loadModel(folder, options) : await loadModelFrom(config, syntheticTensors(config), options),
       });
       process.stdout.write(json ? `${JSON.stringify(result, null, 2)}\n` : page(result, profile === true));
     });
-}
-
-async function synthetic(shape: string, options: LoadOptions) {
-  const config = shapeConfig(shape);
-  return await loadModelFrom(config, syntheticTensors(config), options);
 }
 
 function positions(text: string): number[] {
@@ -69,7 +67,7 @@ function page(result: BenchResult, profile: boolean): string {
   const { limits, prefill, decode, contexts, kernels } = result;
   const share = (rate: number, limit: number) => `${((100 * rate) / limit).toFixed(0)}%`;
   const decoding = ({ tokens_per_second, gbps, bytes_per_token, memory_read_gbps }: BenchResult['decode']) =>
-    `${tokens_per_second.toPrecision(3)} tokens/s   ${gbps.toFixed(1)} GB/s, ${share(gbps, memory_read_gbps)} of memory read; ${scaled(bytes_per_token, 'B')} a token`;
+    `${digits(tokens_per_second)} tokens/s   ${gbps.toFixed(1)} GB/s, ${share(gbps, memory_read_gbps)} of memory read; ${scaled(bytes_per_token, 'B')} a token`;
   const build = result.build === null ? '' : `, ${result.build} build`;
   const rows: [string, string][] = [
     ['model', `${result.shape}, weights ${result.weights}, KV ${result.kv}, ${result.mode} mode${build}, ${result.threads} threads`],
@@ -77,7 +75,7 @@ function page(result: BenchResult, profile: boolean): string {
     ['load', `${duration(result.load_seconds)}, peak ${scaled(result.peak_rss_bytes, 'B')}, planned ${scaled(result.planned_bytes, 'B')}`],
     ...Object.entries(prefill).map(([T, { tokens_per_second, gflops }]): [string, string] => [
       `prefill ${T}`,
-      `${tokens_per_second.toPrecision(3)} tokens/s   ${gflops.toFixed(0)} GFLOP/s`,
+      `${digits(tokens_per_second)} tokens/s   ${gflops.toFixed(0)} GFLOP/s`,
     ]),
     ['first token', `${duration(result.time_to_first_token_seconds)} after a prompt of 512`],
     ['decode 512', decoding(decode)],
@@ -92,6 +90,11 @@ function page(result: BenchResult, profile: boolean): string {
     }
   }
   return text;
+}
+
+/** Three of them, without an exponent. */
+function digits(rate: number): string {
+  return String(Number(rate.toPrecision(3)));
 }
 
 function limitsRow({ memory_read_gbps, f32_gflops, i16_gops, i8_gops }: Limits): string {

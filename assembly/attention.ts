@@ -11,7 +11,7 @@ import { fits, scores_q8, to_16_bits, values_q8 } from './attention_q8';
 import { F16, F32, Q8, row_bytes, widen } from './kv_cache';
 import { exp32x4, exp64, exp64x2 } from './math';
 import { scratch } from './scratch';
-import { dot, high64, hsum, low64, madd, narrow, touch } from './simd';
+import { decay8, dot, high64, hsum, low64, madd, madd8, narrow, touch } from './simd';
 
 export const KEYS: i32 = 32;
 /** Most queries of a tile, heads times tokens. */
@@ -124,10 +124,8 @@ function attend(o: usize, q: usize, k: usize, v: usize, query: i32, Dh: i32, fro
       a3 = madd(a3, p, v128.load(vj, 48));
       vj += row;
     }
-    v128.store(od, madd(a0, v128.load(od), decay));
-    v128.store(od, madd(a1, v128.load(od, 16), decay), 16);
-    v128.store(od, madd(a2, v128.load(od, 32), decay), 32);
-    v128.store(od, madd(a3, v128.load(od, 48), decay), 48);
+    decay8(od, a0, a1, decay);
+    decay8(od + 32, a2, a3, decay);
   }
   for (; d < Dh; d++) {
     const at = <usize>d << 2;
@@ -191,10 +189,16 @@ function token_f32(o: usize, q: usize, k: usize, v: usize, position: i32, Dh: i3
     memory.fill(sum, 0, row);
     for (let j = from; j < to; j++) {
       const vj = v + <usize>(block + j) * row, p = v128.load32_splat(s + (<usize>j << 2));
-      for (let i: usize = 0; i < end; i += 16) v128.store(sum + i, madd(v128.load(sum + i), p, v128.load(vj + i)));
+      for (let i: usize = 0; i < end; i += 32) {
+        const from = vj + i;
+        madd8(sum + i, p, p, v128.load(from), v128.load(from, 16));
+      }
       for (let i = end; i < row; i += 4) store<f32>(sum + i, load<f32>(sum + i) + load<f32>(s + (<usize>j << 2)) * load<f32>(vj + i));
     }
-    for (let i: usize = 0; i < end; i += 16) v128.store(o + i, madd(v128.load(sum + i), v128.load(o + i), f32x4.splat(keep)));
+    for (let i: usize = 0; i < end; i += 32) {
+      const from = sum + i;
+      decay8(o + i, v128.load(from), v128.load(from, 16), f32x4.splat(keep));
+    }
     for (let i = end; i < row; i += 4) store<f32>(o + i, load<f32>(o + i) * keep + load<f32>(sum + i));
   }
   finish(o, load<f64>(s + TOTALS_AT), Dh);

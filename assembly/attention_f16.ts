@@ -2,7 +2,7 @@
 
 import { F16, F16_FACTOR, F16_MASK, high_f16, low_f16, row_bytes } from './kv_cache';
 import { held } from './scratch';
-import { hsum, madd } from './simd';
+import { decay8, hsum, madd } from './simd';
 
 /** Heads whose rows are whole steps of both products. */
 @inline
@@ -86,9 +86,7 @@ export function values_f16(o: usize, p: usize, keep: f32, block: usize, Dh: i32,
       v += bytes;
     }
     const od = o + (<usize>d << 2);
-    v128.store(od, madd(a0, v128.load(od), decay));
-    v128.store(od, madd(a1, v128.load(od, 16), decay), 16);
-    v128.store(od, madd(a2, v128.load(od, 32), decay), 32);
-    v128.store(od, madd(a3, v128.load(od, 48), decay), 48);
+    decay8(od, a0, a1, decay);
+    decay8(od + 32, a2, a3, decay);
   }
 }

@@ -4,6 +4,7 @@
 
 import { KEYS } from './attention';
 import { Q8, row_bytes } from './kv_cache';
+import { decay8 } from './simd';
 
 /** Heads for which the dots fit 32 bits: 512 * 32767 * 127 < 2^31. */
 @inline
@@ -87,10 +88,8 @@ export function values_q8(o: usize, p: usize, p16: usize, keep: f32, block: usiz
       a3 = i32x4.add(a3, i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_s(high), pair));
       v += 2 * bytes;
     }
-    const to = o + (<usize>d << 2);
-    v128.store(to, f32x4.add(f32x4.mul(v128.load(to), decay), f32x4.mul(f32x4.convert_i32x4_s(a0), unit)));
-    v128.store(to, f32x4.add(f32x4.mul(v128.load(to, 16), decay), f32x4.mul(f32x4.convert_i32x4_s(a1), unit)), 16);
-    v128.store(to, f32x4.add(f32x4.mul(v128.load(to, 32), decay), f32x4.mul(f32x4.convert_i32x4_s(a2), unit)), 32);
-    v128.store(to, f32x4.add(f32x4.mul(v128.load(to, 48), decay), f32x4.mul(f32x4.convert_i32x4_s(a3), unit)), 48);
+    const od = o + (<usize>d << 2);
+    decay8(od, f32x4.mul(f32x4.convert_i32x4_s(a0), unit), f32x4.mul(f32x4.convert_i32x4_s(a1), unit), decay);
+    decay8(od + 32, f32x4.mul(f32x4.convert_i32x4_s(a2), unit), f32x4.mul(f32x4.convert_i32x4_s(a3), unit), decay);
   }
 }

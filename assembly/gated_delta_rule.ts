@@ -10,7 +10,7 @@
 
 import { exp64 } from './math';
 import { SCRATCH_BYTES, scratch } from './scratch';
-import { high64, low64, madd, narrow, touch } from './simd';
+import { high64, low64, madd, narrow, store8, touch } from './simd';
 
 /** Most tokens that pass over a column before the next one comes. */
 const TOKENS: i32 = 16;
@@ -145,8 +145,7 @@ function read8(r: usize, S: usize, lds: usize, k: usize, Dk: i32): void {
     r1 = madd(r1, ki, v128.load(S, 16));
     S += lds;
   }
-  v128.store(r, r0);
-  v128.store(r, r1, 16);
+  store8(r, r0, r1);
 }
 
 /**
@@ -162,8 +161,9 @@ function tokens8(
   for (let t = 0; t < n; t++) {
     const decay = v128.load32_splat(decays + (<usize>t << 2)), b = v128.load32_splat(beta + <usize>t * ldb);
     const vt = v + <usize>t * ldv, ot = o + <usize>t * ldv;
-    v128.store(r, f32x4.mul(b, f32x4.sub(v128.load(vt), f32x4.mul(decay, v128.load(r)))));
-    v128.store(r, f32x4.mul(b, f32x4.sub(v128.load(vt, 16), f32x4.mul(decay, v128.load(r, 16)))), 16);
+    const d0 = f32x4.sub(v128.load(vt), f32x4.mul(decay, v128.load(r)));
+    const d1 = f32x4.sub(v128.load(vt, 16), f32x4.mul(decay, v128.load(r, 16)));
+    store8(r, f32x4.mul(b, d0), f32x4.mul(b, d1));
     const u0 = v128.load(r), u1 = v128.load(r, 16); // through memory, as in pass4
     let r0 = f32x4.splat(0), r1 = f32x4.splat(0), o0 = f32x4.splat(0), o1 = f32x4.splat(0);
     const next = t + 1 < n ? ldk : 0; // the last one's r is not used
@@ -173,18 +173,15 @@ function tokens8(
       const s0 = madd(f32x4.mul(decay, v128.load(s)), ki, u0);
       const s1 = madd(f32x4.mul(decay, v128.load(s, 16)), ki, u1);
       const qi = v128.load32_splat(q + i), ni = v128.load32_splat(k + next + i);
-      v128.store(s, s0);
-      v128.store(s, s1, 16);
+      store8(s, s0, s1);
       o0 = madd(o0, qi, s0);
       o1 = madd(o1, qi, s1);
       r0 = madd(r0, ni, s0);
       r1 = madd(r1, ni, s1);
       s += lds;
     }
-    v128.store(ot, f32x4.mul(o0, f32x4.splat(scale)));
-    v128.store(ot, f32x4.mul(o1, f32x4.splat(scale)), 16);
-    v128.store(r, r0);
-    v128.store(r, r1, 16);
+    store8(ot, f32x4.mul(o0, f32x4.splat(scale)), f32x4.mul(o1, f32x4.splat(scale)));
+    store8(r, r0, r1);
     k += ldk;
     q += ldk;
   }

@@ -10,7 +10,7 @@
 // The cut of the prompt moves the chunks and with them the last bits: strict mode uses the recurrence.
 
 import { exp32x4, exp64 } from './math';
-import { dot, high64, hsum, low64, madd, narrow } from './simd';
+import { dot, high64, hsum, low64, madd, narrow, store8 } from './simd';
 
 const CHUNK: i32 = 16;
 const ROW: usize = CHUNK * 4;
@@ -46,14 +46,13 @@ function rows_state(out: usize, x: usize, ldx: usize, S: usize, lds: usize, Dk: 
     d1 = madd(d1, xi, s1);
     S += lds;
   }
-  v128.store(out, a0);
-  v128.store(out, a1, 16);
-  v128.store(out, b0, 32);
-  v128.store(out, b1, 48);
-  v128.store(out, c0, 64);
-  v128.store(out, c1, 80);
-  v128.store(out, d0, 96);
-  v128.store(out, d1, 112);
+  store8(out, a0, a1);
+  out += 32;
+  store8(out, b0, b1);
+  out += 32;
+  store8(out, c0, c1);
+  out += 32;
+  store8(out, d0, d1);
 }
 
 /** out[8] = x[Dk] S[Dk][8 columns]. */
@@ -66,8 +65,7 @@ function row_state(out: usize, x: usize, S: usize, lds: usize, Dk: i32): void {
     a1 = madd(a1, xi, v128.load(S, 16));
     S += lds;
   }
-  v128.store(out, a0);
-  v128.store(out, a1, 16);
+  store8(out, a0, a1);
 }
 
 /** r[n][8] = x[n rows][Dk] S. */
@@ -127,8 +125,8 @@ function write_state(S: usize, lds: usize, k: usize, ldk: usize, r: usize, decay
 /** 8 elements of S <- decay S + a. */
 @inline
 function add_scaled(S: usize, decay: v128, a0: v128, a1: v128): void {
-  v128.store(S, f32x4.add(f32x4.mul(decay, v128.load(S)), a0));
-  v128.store(S, f32x4.add(f32x4.mul(decay, v128.load(S, 16)), a1), 16);
+  const s0 = f32x4.add(f32x4.mul(decay, v128.load(S)), a0), s1 = f32x4.add(f32x4.mul(decay, v128.load(S, 16)), a1);
+  store8(S, s0, s1);
 }
 
 /** One chunk of n tokens for 8 columns; s is the head's scratch with decays, M and P filled in. */

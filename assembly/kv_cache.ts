@@ -8,6 +8,7 @@
 
 import { f32_to_half, half_to_f32 } from './half';
 import { held } from './scratch';
+import { store8 } from './simd';
 
 export const F32: i32 = 0;
 export const F16: i32 = 1;
@@ -93,8 +94,7 @@ function widen_f16(out: usize, row: usize, Dh: i32): void {
   for (let i = 0; i < Dh8; i += 8) {
     const x = v128.load(row + (<usize>i << 1)), to = out + (<usize>i << 2);
     other = v128.or(other, i16x8.gt_s(v128.and(x, magnitude), most));
-    v128.store(to, low_f16(x, mask, factor));
-    v128.store(to, high_f16(x, mask, factor), 16);
+    store8(to, low_f16(x, mask, factor), high_f16(x, mask, factor));
   }
   for (let i = v128.any_true(other) ? 0 : Dh8; i < Dh; i++) store<f32>(out + (<usize>i << 2), half_to_f32(load<u16>(row + (<usize>i << 1))));
 }
@@ -104,8 +104,7 @@ function widen_i8(out: usize, row: usize, Dh: i32): void {
   const Dh8 = Dh & ~7;
   for (let i = 0; i < Dh8; i += 8) {
     const x = v128.load8x8_s(row + i), to = out + (<usize>i << 2);
-    v128.store(to, f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(x)));
-    v128.store(to, f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(x)), 16);
+    store8(to, f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(x)), f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(x)));
   }
   for (let i = Dh8; i < Dh; i++) store<f32>(out + (<usize>i << 2), <f32>load<i8>(row + i));
 }

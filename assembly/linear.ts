@@ -12,16 +12,10 @@
 import { BLOCK, linear_rows } from './linear_rows';
 import { BF16, F32, GROUP, PANEL, Q4, Q8, SLAB, slab_bytes, widen } from './panels';
 import { scratch } from './scratch';
-import { madd } from './simd';
+import { add8, madd, store8, wide } from './simd';
 
 /** Behind the widened panels in scratch: four rows of x, turned. */
 const ROWS_AT: usize = <usize>GROUP * SLAB * PANEL * 4;
-
-/** Adds the sums of a slab to 4 outputs. */
-@inline
-function add_slab(y: usize, sum: v128): void {
-  v128.store(y, f32x4.add(v128.load(y), sum));
-}
 
 /** Four lanes of four rows. */
 @inline
@@ -57,7 +51,7 @@ export function turn(to: usize, x: usize, ldx: usize, count: i32): void {
  * are spilled. A block begins with products instead of sums with zero.
  */
 @inline
-function rows_half_panel(y: usize, ldy: usize, x: usize, w: usize, count: i32): void {
+function four_rows(y: usize, ldy: usize, x: usize, w: usize, count: i32): void {
   const end = x + (<usize>count << 4);
   let s0 = f32x4.splat(0), s1 = f32x4.splat(0), s2 = f32x4.splat(0), s3 = f32x4.splat(0);
   let s4 = f32x4.splat(0), s5 = f32x4.splat(0), s6 = f32x4.splat(0), s7 = f32x4.splat(0);
@@ -100,40 +94,139 @@ function rows_half_panel(y: usize, ldy: usize, x: usize, w: usize, count: i32): 
     s6 = f32x4.add(s6, d0);
     s7 = f32x4.add(s7, d1);
   } while (x < end);
-  add_slab(y, s0);
-  add_slab(y + 16, s1);
-  add_slab(y + ldy, s2);
-  add_slab(y + ldy + 16, s3);
-  add_slab(y + 2 * ldy, s4);
-  add_slab(y + 2 * ldy + 16, s5);
-  add_slab(y + 3 * ldy, s6);
-  add_slab(y + 3 * ldy + 16, s7);
+  add8(y, s0, s1);
+  y += ldy;
+  add8(y, s2, s3);
+  y += ldy;
+  add8(y, s4, s5);
+  y += ldy;
+  add8(y, s6, s7);
 }
 
+/**
+ * Eight turned rows, the last four `far` behind the first, half a panel of f32: where V8 joins two halves to one of 256 bits, 8 sums, a weight, a splat
+ * and a product fill 11 of its registers. The slab's sums lie at `sums`, [8][8].
+ */
 @inline
-function linear(format: i32, stored: i32, y: usize, x: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
+function eight_rows(y: usize, ldy: usize, x: usize, far: usize, w: usize, count: i32, sums: usize): void {
+  const end = x + (<usize>count << 4), zero = f32x4.splat(0);
+  store8(sums, zero, zero);
+  store8(sums + 32, zero, zero);
+  store8(sums + 64, zero, zero);
+  store8(sums + 96, zero, zero);
+  store8(sums + 128, zero, zero);
+  store8(sums + 160, zero, zero);
+  store8(sums + 192, zero, zero);
+  store8(sums + 224, zero, zero);
+  do {
+    const block_end = min(x + (BLOCK << 4), end);
+    let v = x + far, w0 = v128.load(w), w1 = v128.load(w, 16);
+    let xk = v128.load32_splat(x);
+    let a0 = f32x4.mul(xk, w0), a1 = f32x4.mul(xk, w1);
+    xk = v128.load32_splat(x, 4);
+    let b0 = f32x4.mul(xk, w0), b1 = f32x4.mul(xk, w1);
+    xk = v128.load32_splat(x, 8);
+    let c0 = f32x4.mul(xk, w0), c1 = f32x4.mul(xk, w1);
+    xk = v128.load32_splat(x, 12);
+    let d0 = f32x4.mul(xk, w0), d1 = f32x4.mul(xk, w1);
+    xk = v128.load32_splat(v);
+    let e0 = f32x4.mul(xk, w0), e1 = f32x4.mul(xk, w1);
+    xk = v128.load32_splat(v, 4);
+    let f0 = f32x4.mul(xk, w0), f1 = f32x4.mul(xk, w1);
+    xk = v128.load32_splat(v, 8);
+    let g0 = f32x4.mul(xk, w0), g1 = f32x4.mul(xk, w1);
+    xk = v128.load32_splat(v, 12);
+    let h0 = f32x4.mul(xk, w0), h1 = f32x4.mul(xk, w1);
+    x += 16;
+    w += PANEL * 4;
+    while (x < block_end) {
+      v = x + far;
+      w0 = v128.load(w);
+      w1 = v128.load(w, 16);
+      xk = v128.load32_splat(x);
+      a0 = madd(a0, xk, w0);
+      a1 = madd(a1, xk, w1);
+      xk = v128.load32_splat(x, 4);
+      b0 = madd(b0, xk, w0);
+      b1 = madd(b1, xk, w1);
+      xk = v128.load32_splat(x, 8);
+      c0 = madd(c0, xk, w0);
+      c1 = madd(c1, xk, w1);
+      xk = v128.load32_splat(x, 12);
+      d0 = madd(d0, xk, w0);
+      d1 = madd(d1, xk, w1);
+      xk = v128.load32_splat(v);
+      e0 = madd(e0, xk, w0);
+      e1 = madd(e1, xk, w1);
+      xk = v128.load32_splat(v, 4);
+      f0 = madd(f0, xk, w0);
+      f1 = madd(f1, xk, w1);
+      xk = v128.load32_splat(v, 8);
+      g0 = madd(g0, xk, w0);
+      g1 = madd(g1, xk, w1);
+      xk = v128.load32_splat(v, 12);
+      h0 = madd(h0, xk, w0);
+      h1 = madd(h1, xk, w1);
+      x += 16;
+      w += PANEL * 4;
+    }
+    let to = sums;
+    add8(to, a0, a1);
+    to += 32;
+    add8(to, b0, b1);
+    to += 32;
+    add8(to, c0, c1);
+    to += 32;
+    add8(to, d0, d1);
+    to += 32;
+    add8(to, e0, e1);
+    to += 32;
+    add8(to, f0, f1);
+    to += 32;
+    add8(to, g0, g1);
+    to += 32;
+    add8(to, h0, h1);
+  } while (x < end);
+  for (let t = 0; t < 8; t++) {
+    add8(y, v128.load(sums), v128.load(sums, 16));
+    y += ldy;
+    sums += 32;
+  }
+}
+
+/** Rows [0, T4) of y, T4 a multiple of 4, and panels [begin, whole), which have 16 outputs. */
+function many_rows(stored: i32, y: usize, x: usize, w: usize, T4: i32, K: i32, N: i32, begin: i32, whole: i32): void {
   const mask = i32x4.splat(0xffff0000);
   const ldx = <usize>K << 2, ldy = <usize>N << 2;
   const rows = scratch() + ROWS_AT;
-  const whole = min(end, N / PANEL); // panels [begin, whole) have 16 outputs
-  const T4 = T & ~3;
-  for (let group = begin; group < whole && T4 > 0; group += GROUP) {
+  for (let group = begin; group < whole; group += GROUP) {
     const group_end = min(group + GROUP, whole);
     // Slabs are added to zero, which turns -0 into +0 as in torch.
     for (let t = 0; t < T4; t++) memory.fill(y + <usize>t * ldy + (<usize>group * PANEL << 2), 0, <usize>(group_end - group) * PANEL << 2);
     for (let slab = 0; slab < K; slab += SLAB) {
-      const count = min(SLAB, K - slab), panel_bytes = slab_bytes(F32, count);
+      const count = min(SLAB, K - slab), panel_bytes = slab_bytes(F32, count), far = <usize>count << 4;
       for (let p = group; p < group_end; p++) widen(stored, scratch() + <usize>(p - group) * panel_bytes, w, p, slab, K, N, mask);
-      for (let t = 0; t < T4; t += 4) {
-        turn(rows, x + <usize>t * ldx + (<usize>slab << 2), ldx, count);
+      for (let t = 0; t < T4; ) {
+        const eight = wide() && t + 8 <= T4, xt = x + <usize>t * ldx + (<usize>slab << 2);
+        turn(rows, xt, ldx, count);
+        if (eight) turn(rows + far, xt + 4 * ldx, ldx, count);
         for (let p = group; p < group_end; p++) {
           const wp = scratch() + <usize>(p - group) * panel_bytes, yt = y + <usize>t * ldy + <usize>p * PANEL * 4;
-          rows_half_panel(yt, ldy, rows, wp, count);
-          rows_half_panel(yt + 32, ldy, rows, wp + 32, count);
+          for (let half: usize = 0; half < 64; half += 32) {
+            if (eight) eight_rows(yt + half, ldy, rows, far, wp + half, count, rows + 2 * far);
+            else four_rows(yt + half, ldy, rows, wp + half, count);
+          }
         }
+        t += eight ? 8 : 4;
       }
     }
   }
+}
+
+@inline
+function linear(format: i32, stored: i32, y: usize, x: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
+  const T4 = T & ~3;
+  if (T4 > 0) many_rows(stored, y, x, w, T4, K, N, begin, min(end, N / PANEL));
   linear_rows(format, stored, false, false, y, x, w, T4, T, K, N, begin, end);
   add_bias(y, bias, T, N, begin, end);
 }
@@ -152,7 +245,7 @@ export function add_bias(y: usize, bias: usize, T: i32, N: i32, begin: i32, end:
 
 /** Panels [begin, end) of ceil(N / 16), f32 weights. */
 export function linear_f32(y: usize, x: usize, w: usize, bias: usize, T: i32, K: i32, N: i32, begin: i32, end: i32): void {
-  linear(F32, F32, y, x, w, bias, T, K, N, begin, end);
+  linear_widened(F32, y, x, w, bias, T, K, N, begin, end);
 }
 
 /** The same with bf16 weights; each is widened exactly, the arithmetic is f32. */

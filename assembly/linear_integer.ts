@@ -114,7 +114,6 @@ function rows_half_panel(y: usize, ldy: usize, x: usize, pairs: i32, w: usize, d
 }
 
 /** Rows [0, T4) of y, T4 a multiple of 4, and panels [begin, whole), which have 16 outputs. */
-@inline
 function linear_i16(format: i32, y: usize, xq: usize, w: usize, T4: i32, K: i32, N: i32, begin: i32, whole: i32): void {
   const B = blocks(K);
   const ldx = row_bytes(K), ldy = <usize>N << 2;

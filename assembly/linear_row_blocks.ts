@@ -5,7 +5,15 @@
 import { byte_dots } from './byte_dots';
 import { Q4, Q4_BYTES, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT } from './panels';
 import { below_at, block_scales_at, bytes_at, scales_at, SLAB, sums_at } from './round_rows';
-import { madd } from './simd';
+import { madd, madd8, store8 } from './simd';
+
+/** Adds d dx dots to the sums of a panel. */
+@inline
+function add_q8(sums: usize, scales: usize, scale: v128, a: v128, b: v128, c: v128, d: v128, mask: v128): void {
+  const e = v128.load(scales), f = v128.load(scales, 16), s = sums + 32;
+  madd8(sums, f32x4.mul(scale, i32x4.shl(e, 16)), f32x4.mul(scale, i32x4.shl(f, 16)), f32x4.convert_i32x4_s(a), f32x4.convert_i32x4_s(b));
+  madd8(s, f32x4.mul(scale, v128.and(e, mask)), f32x4.mul(scale, v128.and(f, mask)), f32x4.convert_i32x4_s(c), f32x4.convert_i32x4_s(d));
+}
 
 /**
  * `count` blocks of two panels of q8, at w and `far` behind it, in the relaxed build. The magnitudes of x are the 7-bit operand, its signs are moved to
@@ -31,27 +39,33 @@ function row_q8(sums: usize, x: usize, dx: usize, below: usize, w: usize, far: u
       v += 64;
     }
     const scale = v128.load32_splat(dx);
-    let d = v128.load(w), e = v128.load(w, 16);
-    v128.store(sums, madd(v128.load(sums), f32x4.mul(scale, i32x4.shl(d, 16)), f32x4.convert_i32x4_s(c0)));
-    v128.store(sums, madd(v128.load(sums, 16), f32x4.mul(scale, v128.and(d, mask)), f32x4.convert_i32x4_s(c1)), 16);
-    v128.store(sums, madd(v128.load(sums, 32), f32x4.mul(scale, i32x4.shl(e, 16)), f32x4.convert_i32x4_s(c2)), 32);
-    v128.store(sums, madd(v128.load(sums, 48), f32x4.mul(scale, v128.and(e, mask)), f32x4.convert_i32x4_s(c3)), 48);
-    d = v128.load(v);
-    e = v128.load(v, 16);
-    v128.store(sums, madd(v128.load(sums, 64), f32x4.mul(scale, i32x4.shl(d, 16)), f32x4.convert_i32x4_s(c4)), 64);
-    v128.store(sums, madd(v128.load(sums, 80), f32x4.mul(scale, v128.and(d, mask)), f32x4.convert_i32x4_s(c5)), 80);
-    v128.store(sums, madd(v128.load(sums, 96), f32x4.mul(scale, i32x4.shl(e, 16)), f32x4.convert_i32x4_s(c6)), 96);
-    v128.store(sums, madd(v128.load(sums, 112), f32x4.mul(scale, v128.and(e, mask)), f32x4.convert_i32x4_s(c7)), 112);
+    add_q8(sums, w, scale, c0, c1, c2, c3, mask);
+    add_q8(sums + 64, v, scale, c4, c5, c6, c7, mask);
     w += Q8_BYTES - Q8_SCALES;
     below += 4;
     dx += 4;
   }
 }
 
-/** s + d dots + m sum. */
+/** Adds d dots + m sum to 8 sums. */
 @inline
-function add_block(s: v128, d: v128, dots: v128, m: v128, sum: v128): v128 {
-  return madd(madd(s, d, f32x4.convert_i32x4_s(dots)), sum, m);
+function add_q4_half(single: bool, sums: usize, d0: v128, d1: v128, a: v128, b: v128, m0: v128, m1: v128, sum: v128): void {
+  const s0 = madd(v128.load(sums), d0, f32x4.convert_i32x4_s(whole(single, a)));
+  const s1 = madd(v128.load(sums, 16), d1, f32x4.convert_i32x4_s(whole(single, b)));
+  const t0 = madd(s0, sum, m0), t1 = madd(s1, sum, m1);
+  store8(sums, t0, t1);
+}
+
+/** Adds d dx dots + m sum to the sums of a panel. */
+@inline
+function add_q4(single: bool, sums: usize, scales: usize, scale: v128, sum: v128, a: v128, b: v128, c: v128, d: v128, mask: v128): void {
+  const e = v128.load(scales), f = v128.load(scales, 16), m = v128.load(scales, 32), n = v128.load(scales, 48), s = sums + 32;
+  add_q4_half(
+    single, sums, f32x4.mul(scale, i32x4.shl(e, 16)), f32x4.mul(scale, i32x4.shl(f, 16)), a, b, i32x4.shl(m, 16), i32x4.shl(n, 16), sum,
+  );
+  add_q4_half(
+    single, s, f32x4.mul(scale, v128.and(e, mask)), f32x4.mul(scale, v128.and(f, mask)), c, d, v128.and(m, mask), v128.and(n, mask), sum,
+  );
 }
 
 /** Adds four products to a lane; in i16, by pairs, where dots of bytes are three instructions: eight sums of two products fit, 8 * 2 * 15 * 127. */
@@ -75,37 +89,23 @@ function row_q4(
     let v = w + far;
     for (const end = w + Q4_SCALES; w < end; w += 32) {
       const xk = v128.load32_splat(x);
-      let q = v128.load(w);
+      let q = v128.load(w), r = v128.load(w, 16);
       c0 = add_dots(single, c0, xk, v128.and(q, low));
-      c1 = add_dots(single, c1, xk, v128.and(i16x8.shr_u(q, 4), low));
+      c1 = add_dots(single, c1, xk, v128.and(r, low));
+      c2 = add_dots(single, c2, xk, v128.and(i16x8.shr_u(q, 4), low));
+      c3 = add_dots(single, c3, xk, v128.and(i16x8.shr_u(r, 4), low));
       q = v128.load(v);
+      r = v128.load(v, 16);
       c4 = add_dots(single, c4, xk, v128.and(q, low));
-      c5 = add_dots(single, c5, xk, v128.and(i16x8.shr_u(q, 4), low));
-      q = v128.load(w, 16);
-      c2 = add_dots(single, c2, xk, v128.and(q, low));
-      c3 = add_dots(single, c3, xk, v128.and(i16x8.shr_u(q, 4), low));
-      q = v128.load(v, 16);
-      c6 = add_dots(single, c6, xk, v128.and(q, low));
-      c7 = add_dots(single, c7, xk, v128.and(i16x8.shr_u(q, 4), low));
+      c5 = add_dots(single, c5, xk, v128.and(r, low));
+      c6 = add_dots(single, c6, xk, v128.and(i16x8.shr_u(q, 4), low));
+      c7 = add_dots(single, c7, xk, v128.and(i16x8.shr_u(r, 4), low));
       x += 4;
       v += 32;
     }
     const scale = v128.load32_splat(dx), sum = v128.load32_splat(sums_x);
-    let d = v128.load(w), m = v128.load(w, 32);
-    v128.store(sums, add_block(v128.load(sums), f32x4.mul(scale, i32x4.shl(d, 16)), whole(single, c0), i32x4.shl(m, 16), sum));
-    v128.store(sums, add_block(v128.load(sums, 16), f32x4.mul(scale, v128.and(d, mask)), whole(single, c1), v128.and(m, mask), sum), 16);
-    d = v128.load(w, 16);
-    m = v128.load(w, 48);
-    v128.store(sums, add_block(v128.load(sums, 32), f32x4.mul(scale, i32x4.shl(d, 16)), whole(single, c2), i32x4.shl(m, 16), sum), 32);
-    v128.store(sums, add_block(v128.load(sums, 48), f32x4.mul(scale, v128.and(d, mask)), whole(single, c3), v128.and(m, mask), sum), 48);
-    d = v128.load(v);
-    m = v128.load(v, 32);
-    v128.store(sums, add_block(v128.load(sums, 64), f32x4.mul(scale, i32x4.shl(d, 16)), whole(single, c4), i32x4.shl(m, 16), sum), 64);
-    v128.store(sums, add_block(v128.load(sums, 80), f32x4.mul(scale, v128.and(d, mask)), whole(single, c5), v128.and(m, mask), sum), 80);
-    d = v128.load(v, 16);
-    m = v128.load(v, 48);
-    v128.store(sums, add_block(v128.load(sums, 96), f32x4.mul(scale, i32x4.shl(d, 16)), whole(single, c6), i32x4.shl(m, 16), sum), 96);
-    v128.store(sums, add_block(v128.load(sums, 112), f32x4.mul(scale, v128.and(d, mask)), whole(single, c7), v128.and(m, mask), sum), 112);
+    add_q4(single, sums, w, scale, sum, c0, c1, c2, c3, mask);
+    add_q4(single, sums + 64, v, scale, sum, c4, c5, c6, c7, mask);
     w += Q4_BYTES - Q4_SCALES;
     sums_x += 4;
     dx += 4;
@@ -136,10 +136,10 @@ function row_strict(format: i32, sums: usize, x: usize, dx: usize, sums_x: usize
       let four = format == Q8 ? q : v128.and(q, low);
       c0 = i32x4.add(c0, wide_dots(four, false, xk));
       c1 = i32x4.add(c1, wide_dots(four, true, xk));
-      four = format == Q8 ? r : v128.and(i16x8.shr_u(q, 4), low);
+      four = format == Q8 ? r : v128.and(r, low);
       c2 = i32x4.add(c2, wide_dots(four, false, xk));
       c3 = i32x4.add(c3, wide_dots(four, true, xk));
-      four = format == Q8 ? v128.load(w, 32) : v128.and(r, low);
+      four = format == Q8 ? v128.load(w, 32) : v128.and(i16x8.shr_u(q, 4), low);
       c4 = i32x4.add(c4, wide_dots(four, false, xk));
       c5 = i32x4.add(c5, wide_dots(four, true, xk));
       four = format == Q8 ? v128.load(w, 48) : v128.and(i16x8.shr_u(r, 4), low);
@@ -149,16 +149,16 @@ function row_strict(format: i32, sums: usize, x: usize, dx: usize, sums_x: usize
     }
     let d = v128.load(w), e = v128.load(w, 16);
     s0 = madd(s0, f32x4.mul(scale, i32x4.shl(d, 16)), f32x4.convert_i32x4_s(neighbours(c0, c1)));
-    s1 = madd(s1, f32x4.mul(scale, v128.and(d, mask)), f32x4.convert_i32x4_s(neighbours(c2, c3)));
-    s2 = madd(s2, f32x4.mul(scale, i32x4.shl(e, 16)), f32x4.convert_i32x4_s(neighbours(c4, c5)));
+    s1 = madd(s1, f32x4.mul(scale, i32x4.shl(e, 16)), f32x4.convert_i32x4_s(neighbours(c2, c3)));
+    s2 = madd(s2, f32x4.mul(scale, v128.and(d, mask)), f32x4.convert_i32x4_s(neighbours(c4, c5)));
     s3 = madd(s3, f32x4.mul(scale, v128.and(e, mask)), f32x4.convert_i32x4_s(neighbours(c6, c7)));
     if (format == Q4) {
       const sum = v128.load32_splat(sums_x);
       d = v128.load(w, 32);
       e = v128.load(w, 48);
       s0 = madd(s0, sum, i32x4.shl(d, 16));
-      s1 = madd(s1, sum, v128.and(d, mask));
-      s2 = madd(s2, sum, i32x4.shl(e, 16));
+      s1 = madd(s1, sum, i32x4.shl(e, 16));
+      s2 = madd(s2, sum, v128.and(d, mask));
       s3 = madd(s3, sum, v128.and(e, mask));
       sums_x += 4;
     }

@@ -10,26 +10,12 @@ import {
 import { row_integer } from './linear_row_blocks';
 import { row_bytes } from './round_rows';
 import { held, scratch } from './scratch';
-import { madd } from './simd';
+import { add8, madd, store8 } from './simd';
 
 /** Products of f32 that are summed from zero before they come to the others. */
 export const BLOCK: i32 = 32;
 /** A slab of a panel in f32. */
 const WIDE: usize = <usize>SLAB * PANEL * 4;
-
-@inline
-function sum_so_far(y: usize, first: bool): v128 {
-  return first ? f32x4.splat(0) : v128.load(y);
-}
-
-/** Adds to the sums of a panel. */
-@inline
-function add_sums(sums: usize, a: v128, b: v128, c: v128, d: v128): void {
-  v128.store(sums, f32x4.add(v128.load(sums), a));
-  v128.store(sums, f32x4.add(v128.load(sums, 16), b), 16);
-  v128.store(sums, f32x4.add(v128.load(sums, 32), c), 32);
-  v128.store(sums, f32x4.add(v128.load(sums, 48), d), 48);
-}
 
 /** Adds `count` products of two panels of f32 or bf16, at w and `far` behind it, to their sums. */
 @inline
@@ -43,18 +29,17 @@ function row_float(format: i32, sums: usize, x: usize, w: usize, far: usize, cou
     while (x < block_end) {
       const xk = v128.load32_splat(x);
       if (format == BF16) {
-        let p = v128.load(w);
+        let p = v128.load(w), q = v128.load(w, 16);
         a0 = madd(a0, xk, i32x4.shl(p, 16));
-        a1 = madd(a1, xk, v128.and(p, mask));
-        p = v128.load(w, 16);
-        a2 = madd(a2, xk, i32x4.shl(p, 16));
-        a3 = madd(a3, xk, v128.and(p, mask));
+        a1 = madd(a1, xk, i32x4.shl(q, 16));
+        a2 = madd(a2, xk, v128.and(p, mask));
+        a3 = madd(a3, xk, v128.and(q, mask));
         p = v128.load(v);
+        q = v128.load(v, 16);
         a4 = madd(a4, xk, i32x4.shl(p, 16));
-        a5 = madd(a5, xk, v128.and(p, mask));
-        p = v128.load(v, 16);
-        a6 = madd(a6, xk, i32x4.shl(p, 16));
-        a7 = madd(a7, xk, v128.and(p, mask));
+        a5 = madd(a5, xk, i32x4.shl(q, 16));
+        a6 = madd(a6, xk, v128.and(p, mask));
+        a7 = madd(a7, xk, v128.and(q, mask));
         w += PANEL * 2;
         v += PANEL * 2;
       } else {
@@ -71,8 +56,10 @@ function row_float(format: i32, sums: usize, x: usize, w: usize, far: usize, cou
       }
       x += 4;
     }
-    add_sums(sums, a0, a1, a2, a3);
-    add_sums(sums + 64, a4, a5, a6, a7);
+    add8(sums, a0, a1);
+    add8(sums + 32, a2, a3);
+    add8(sums + 64, a4, a5);
+    add8(sums + 96, a6, a7);
   }
 }
 
@@ -89,22 +76,28 @@ function turn_bytes(format: i32, integer: bool): usize {
   return <usize>(turn_length(format, true) / QUANT) * (format == Q8 ? Q8_BYTES : Q4_BYTES);
 }
 
-/** y + sums to y, a panel. */
+@inline
+function zero_panel(at: usize): void {
+  const zero = f32x4.splat(0);
+  store8(at, zero, zero);
+  at += 32;
+  store8(at, zero, zero);
+}
+
+/** y + sums to y, a panel; zero takes the place of y at first. */
 @inline
 function add_slab(y: usize, sums: usize, first: bool): void {
-  v128.store(y, f32x4.add(sum_so_far(y, first), v128.load(sums)));
-  v128.store(y, f32x4.add(sum_so_far(y + 16, first), v128.load(sums, 16)), 16);
-  v128.store(y, f32x4.add(sum_so_far(y + 32, first), v128.load(sums, 32)), 32);
-  v128.store(y, f32x4.add(sum_so_far(y + 48, first), v128.load(sums, 48)), 48);
+  if (first) zero_panel(y);
+  add8(y, v128.load(sums), v128.load(sums, 16));
+  y += 32;
+  add8(y, v128.load(sums, 32), v128.load(sums, 48));
 }
 
 /** Sums of a panel: zeros, or what y has. */
 @inline
 function begin_sums(sums: usize, y: usize, go_on: bool): void {
-  v128.store(sums, sum_so_far(y, !go_on));
-  v128.store(sums, sum_so_far(y + 16, !go_on), 16);
-  v128.store(sums, sum_so_far(y + 32, !go_on), 32);
-  v128.store(sums, sum_so_far(y + 48, !go_on), 48);
+  zero_panel(sums);
+  if (go_on) add_slab(sums, y, false);
 }
 
 /**

@@ -202,8 +202,8 @@ function quantise_q4(block: usize, x: usize, n: i32, count: i32): void {
   d = bf16(scale);
   if (!(d > 0)) return;
   const step = f32x4.splat(d), first = f32x4.splat(bf16(offset));
-  const shift = n & 4;
-  let at = block + (<usize>(n & 8) << 1) + (<usize>(n & 3) << 2);
+  const shift = (n & 8) >> 1;
+  let at = block + (<usize>(n & 7) << 2);
   for (const end = x + QUANT_BYTES; x < end; x += 16) {
     const q = levels(v128.load(x), step, first), words = i16x8.narrow_i32x4_s(q, q);
     store<u32>(at, load<u32>(at) | i32x4.extract_lane(i8x16.narrow_i16x8_u(words, words), 0) << shift);

@@ -4,13 +4,14 @@
 //   fewer panels, zeros after N. So decoding reads memory forward in long streams, whatever panels a thread takes (with each slab of all panels
 //   side by side a fifth slower, for a stream that begins anew costs a microsecond). And slabs of 8 KiB are read in one piece, since rows of whole
 //   panels lie a multiple of 4 KiB apart in real models and push each other out of the L1 cache (2x slower). A bf16 row of a panel holds
-//   n0 n4 n1 n5 n2 n6 n3 n7 n8 n12 …: `shl 16` gives outputs 0-3 and the upper halves outputs 4-7 of eight.
+//   n0 n8 n1 n9 … n7 n15: `shl 16` gives outputs 0-7 and the upper halves outputs 8-15, eight neighbours each (simd.ts says why).
 // q8, q4: [ceil(N / 64)][ceil(K / 256)][4][8] blocks of 16 outputs by 32 weights, together as above, fewer at the ends, zeros after N and K; a weight is
 //   about d q, or d q + m. So 256 numbers of x stay in the L1 cache for four panels (with whole panels one after the other, K = 3840 was read from
 //   memory at 19 GB/s instead of 22, and K = 11008 at 18). Scales and minima lie in the order of a bf16 row.
 //   q8: 544 bytes: i8 q [8 fours of k][16][4], bf16 d [16]
-//   q4: 320 bytes: u4 q [8 fours of k][2][4][4], each 16 bytes with four outputs in their lower halves and the next four in the upper; bf16 d [16],
-//   bf16 m [16]
+//   q4: 320 bytes: u4 q [8 fours of k][8][4], a byte with outputs 0-7 in its lower half and 8-15 in the upper; bf16 d [16], bf16 m [16]
+
+import { store8 } from './simd';
 
 export const F32: i32 = 0;
 export const BF16: i32 = 1;
@@ -85,14 +86,14 @@ export function block_index(p: i32, b: i32, K: i32, N: i32): usize {
 /** Where output n of 16 lies in a row of bf16. */
 @inline
 export function lane(n: i32): i32 {
-  return (n & 8) | ((n & 3) << 1) | ((n >> 2) & 1);
+  return ((n & 7) << 1) | (n >> 3);
 }
 
 /** Outputs o to o + 3 of 16 bf16 as f32, exact. */
 @inline
 export function scales4(at: usize, o: i32): v128 {
-  const v = v128.load(at + (<usize>(o & 8) << 1));
-  return (o & 4) ? v128.and(v, i32x4.splat(0xffff0000)) : i32x4.shl(v, 16);
+  const v = v128.load(at + (<usize>(o & 4) << 2));
+  return (o & 8) ? v128.and(v, i32x4.splat(0xffff0000)) : i32x4.shl(v, 16);
 }
 
 /** Writes the slab of a panel that begins at `k` as f32 [128][16] to `to`. */
@@ -106,10 +107,8 @@ export function widen(format: i32, to: usize, w: usize, p: i32, k: i32, K: i32, 
     let from = w + panel_slab(BF16, p, k, K, N);
     for (const end = to + slab_bytes(F32, count); to < end; to += 64) {
       const low = v128.load(from), high = v128.load(from, 16);
-      v128.store(to, i32x4.shl(low, 16));
-      v128.store(to, v128.and(low, mask), 16);
-      v128.store(to, i32x4.shl(high, 16), 32);
-      v128.store(to, v128.and(high, mask), 48);
+      store8(to, i32x4.shl(low, 16), i32x4.shl(high, 16));
+      store8(to + 32, v128.and(low, mask), v128.and(high, mask));
       from += 32;
     }
     return;
@@ -126,8 +125,8 @@ export function widen(format: i32, to: usize, w: usize, p: i32, k: i32, K: i32, 
 @inline
 export function fours(format: i32, block: usize, o: i32, k: i32): v128 {
   if (format == Q8) return v128.load(block + (<usize>k << 4) + (<usize>o << 2));
-  const both = v128.load(block + (<usize>k << 3) + (<usize>(o & 8) << 1));
-  return v128.and(i16x8.shr_u(both, o & 4), i8x16.splat(15));
+  const both = v128.load(block + (<usize>k << 3) + (<usize>(o & 4) << 2));
+  return v128.and(i16x8.shr_u(both, (o & 8) >> 1), i8x16.splat(15));
 }
 
 /** Weight i of such fours, as f32. */

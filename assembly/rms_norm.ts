@@ -2,7 +2,7 @@
 //   x, gate, y: [T, D] f32   weight: [D] f32   y may be x
 // The squares are exact in f64; everything stays in f64 and is rounded once. In the relaxed build what comes after the sum is f32.
 
-import { high64, hsum64, low64, narrow } from './simd';
+import { high64, hsum64, low64, narrow, store8 } from './simd';
 import { silu32x4, silu64x2 } from './math';
 
 /** Sum of the squares of D floats in f64: lanes D % 4 == 0, 2 and 1, 3 apart, the tail last. */
@@ -60,11 +60,17 @@ export function rms_norm_gated(y: usize, x: usize, gate: usize, weight: usize, D
     const row = <usize>t * D << 2;
     const xt = x + row, gt = gate + row, yt = y + row;
     const r = 1.0 / sqrt(sum_of_squares(xt, D) / <f64>D + eps);
-    for (let i = 0; i < D4; i += 4) {
+    let i = 0;
+    if (ASC_FEATURE_RELAXED_SIMD) for (; i + 8 <= D; i += 8) {
+      const at = <usize>i << 2, x8 = xt + at, g8 = gt + at, w8 = weight + at;
+      const low = norm_gated(v128.load(x8), r, v128.load(w8), v128.load(g8)), high = norm_gated(v128.load(x8, 16), r, v128.load(w8, 16), v128.load(g8, 16));
+      store8(yt + at, low, high);
+    }
+    else for (; i < D4; i += 4) {
       const at = <usize>i << 2;
       v128.store(yt + at, norm_gated(v128.load(xt + at), r, v128.load(weight + at), v128.load(gt + at)));
     }
-    for (let i = D4; i < D; i++) {
+    for (; i < D; i++) {
       const at = <usize>i << 2;
       v128.store_lane<f32>(yt + at, norm_gated(v128.load32_zero(xt + at), r, v128.load32_zero(weight + at), v128.load32_zero(gt + at)), 0);
     }

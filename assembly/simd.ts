@@ -49,6 +49,50 @@ export function madd(sum: v128, a: v128, b: v128): v128 {
   return f32x4.add(sum, f32x4.mul(a, b));
 }
 
+let has_wide: bool = false;
+
+/** Whether the engine makes one instruction of 256 bits of two of 128. Called at most once. */
+export function set_wide(on: bool): void {
+  has_wide = on;
+}
+
+/** Then tiles are twice as large: 16 sums of 128 bits fill 8 registers. No bit depends on it. */
+@inline
+export function wide(): bool {
+  return has_wide;
+}
+
+/**
+ * Eight lanes side by side. V8 can make one instruction of 256 bits of two of 128 whose results lie side by side in memory, and of what leads to them
+ * from the same address (src/runtime/wasm_module.ts says where): both loads before both stores, the upper store first, and offsets that are constants.
+ */
+@inline
+export function store8(to: usize, low: v128, high: v128): void {
+  v128.store(to, high, 16);
+  v128.store(to, low);
+}
+
+/** to[0..8] += sum. */
+@inline
+export function add8(to: usize, low: v128, high: v128): void {
+  const a = f32x4.add(v128.load(to), low), b = f32x4.add(v128.load(to, 16), high);
+  store8(to, a, b);
+}
+
+/** to[0..8] = factor to[0..8] + sum, rounded twice, or once in the relaxed build where the machine can. */
+@inline
+export function decay8(to: usize, low: v128, high: v128, factor: v128): void {
+  const a = madd(low, v128.load(to), factor), b = madd(high, v128.load(to, 16), factor);
+  store8(to, a, b);
+}
+
+/** to[0..8] += a b. */
+@inline
+export function madd8(to: usize, a_low: v128, a_high: v128, b_low: v128, b_high: v128): void {
+  const a = madd(v128.load(to), a_low, b_low), b = madd(v128.load(to, 16), a_high, b_high);
+  store8(to, a, b);
+}
+
 /**
  * Reads two places once from front to back, side by side, as fast as memory comes, before a kernel takes them by columns, which no prefetcher follows.
  * What is read must not be for nothing: 16 bytes go to `sink`.

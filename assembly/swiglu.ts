@@ -2,7 +2,7 @@
 //   gate, up, y: [n] f32   y may be gate or up
 // In f64 and rounded once; in the relaxed build in f32.
 
-import { high64, low64, narrow } from './simd';
+import { high64, low64, narrow, store8 } from './simd';
 import { silu32x4, silu64x2 } from './math';
 
 /** silu(gate) * up of four lanes. */
@@ -15,7 +15,12 @@ export function gated(gate: v128, up: v128): v128 {
 /** Elements [begin, end). */
 export function swiglu(y: usize, gate: usize, up: usize, begin: i32, end: i32): void {
   let i = begin;
-  for (; i + 4 <= end; i += 4) {
+  if (ASC_FEATURE_RELAXED_SIMD) for (; i + 8 <= end; i += 8) {
+    const at = <usize>i << 2, g = gate + at, u = up + at;
+    const low = gated(v128.load(g), v128.load(u)), high = gated(v128.load(g, 16), v128.load(u, 16));
+    store8(y + at, low, high);
+  }
+  else for (; i + 4 <= end; i += 4) {
     const at = <usize>i << 2;
     v128.store(y + at, gated(v128.load(gate + at), v128.load(up + at)));
   }

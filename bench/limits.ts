@@ -1,5 +1,6 @@
 import { ThreadPool } from '../dist/runtime/thread_pool.js';
 import { WasmBank } from '../dist/runtime/wasm_bank.js';
+import { hasWideVectors } from '../dist/runtime/wasm_module.js';
 
 /** What this machine can do at most with one thread; assembly/limits.ts. */
 export interface Limits {
@@ -22,7 +23,7 @@ export async function machineLimits(): Promise<Limits> {
   return {
     f32_peak() {
       bank.run('f32_peak', 1, 1, sink, STEPS, 0.999, 0.001);
-      return STEPS * 96;
+      return STEPS * (hasWideVectors() ? 192 : 96);
     },
     memory_read() {
       bank.run('memory_read', PIECES, PIECES, sink, memory.ptr, PIECE_BYTES);

@@ -6,7 +6,7 @@ import type { OlmoHybridConfig } from '../config.ts';
 import { type LoadOptions, type ModelPlan, planModelFrom, readConfig } from '../load.ts';
 import { embeddedModel } from '../package_files.ts';
 import { physicalCores } from '../runtime/cores.ts';
-import { hasByteDots, hasRelaxedSimd } from '../runtime/wasm_module.ts';
+import { hasByteDots, hasRelaxedSimd, hasWideVectors } from '../runtime/wasm_module.ts';
 import { formatCounts, layerPattern, parameterCount, positionEmbedding } from './model_facts.ts';
 import { modelFilesOf } from './model_folder.ts';
 import { addModelOption, addPlanOptions, integer } from './options.ts';
@@ -60,6 +60,7 @@ async function factsOfFolder(model: string, config: OlmoHybridConfig, folder: Ch
     build,
     relaxed_simd: await hasRelaxedSimd(),
     byte_dots: await hasByteDots(),
+    wide_vectors: hasWideVectors(),
     threads,
     memory: {
       context,
@@ -112,7 +113,7 @@ function page({ model, config, memory, ...facts }: Facts): string {
     ['weights', `${listed(facts.weights, 'matrices')} in memory`],
     [
       'kernels',
-      `${facts.build} build for --mode ${facts.mode}, ${facts.threads === 1 ? '1 thread' : `${facts.threads} threads`}; ${relaxed(facts)}`,
+      `${facts.build} build for --mode ${facts.mode}, ${facts.threads === 1 ? '1 thread' : `${facts.threads} threads`}, vectors of ${facts.wide_vectors ? 256 : 128} bits; ${relaxed(facts)}`,
     ],
     [
       'memory',

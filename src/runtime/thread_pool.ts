@@ -16,7 +16,7 @@ import {
   STATE,
   WAITING,
 } from './command_block.ts';
-import { type Build, KERNELS, type KernelExports, kernelModule, type KernelName } from './wasm_module.ts';
+import { type Build, hasWideVectors, KERNELS, type KernelExports, kernelModule, type KernelName } from './wasm_module.ts';
 import type { WorkerNews, WorkerStart } from './worker.ts';
 
 // A page may not sleep on its own thread; there the caller looks until the workers are done.
@@ -110,6 +110,7 @@ export class ThreadPool {
     const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: this.threads > 1 });
     const core = new WebAssembly.Instance(this.module, { env: { memory } }).exports as KernelExports;
     core.set_scratch(scratch(0));
+    core.set_wide(Number(hasWideVectors()));
     const index = this.memories.push(memory) - 1;
     this.scratch.push(scratch);
     this.runner.add(core);
@@ -160,7 +161,7 @@ export class ThreadPool {
     const { module, memories, block } = this;
     const started = Array.from({ length: this.threads - 1 }, async (_, i) => {
       const scratch = this.scratch.map((of) => of(i + 1));
-      await this.startWorker({ threads: this.threads, module, block: block.buffer, memories, scratch });
+      await this.startWorker({ threads: this.threads, module, wide: hasWideVectors(), block: block.buffer, memories, scratch });
     });
     // All are waited for: one that starts after another has failed is ended as well.
     const failed = (await Promise.allSettled(started)).find((result) => result.status === 'rejected');

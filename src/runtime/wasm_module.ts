@@ -38,7 +38,7 @@ export type KernelName = (typeof KERNELS)[number];
 
 /** All exports. Addresses are numbers >= 0. */
 export type KernelExports = Readonly<
-  Record<KernelName | 'byte_dot_kind' | 'exp32' | 'exp64' | 'log64' | 'set_scratch', (...args: number[]) => number>
+  Record<KernelName | 'byte_dot_kind' | 'exp32' | 'exp64' | 'log64' | 'set_scratch' | 'set_wide', (...args: number[]) => number>
 >;
 
 /**
@@ -81,6 +81,18 @@ export async function hasByteDots(): Promise<boolean> {
   return (exports as KernelExports).byte_dot_kind() !== 0;
 }
 
+// Versions of Node for which test:engines compares the bits.
+const WIDE_IN_NODE = [22, 24, 26];
+
+/**
+ * Whether V8 joins two instructions of 128 bits to one of 256 in what is compiled here: its flag experimental-wasm-revectorize, of Node 22, 24 and
+ * 26 on x64. assembly/simd.ts says how kernels must be written for it. The strict build computes the same bits with it.
+ */
+export function hasWideVectors(): boolean {
+  if (typeof process === 'undefined' || process.arch !== 'x64' || 'bun' in process.versions || 'deno' in process.versions) return false;
+  return WIDE_IN_NODE.includes(Number(process.versions.node.split('.')[0]));
+}
+
 // A module of one function: f32x4.relaxed_madd of three i32x4.splat(0).
 const ONE_RELAXED_MADD = [
   ...[
@@ -116,13 +128,20 @@ async function compile(file: string): Promise<WebAssembly.Module> {
 async function withBestCode(bytes: Uint8Array<ArrayBuffer>): Promise<WebAssembly.Module> {
   if (process.versions.v8 === undefined) return await WebAssembly.compile(bytes);
   const { setFlagsFromString } = await import('node:v8');
-  setFlagsFromString('--no-liftoff');
-  setFlagsFromString('--no-wasm-lazy-compilation');
+  const off = ['liftoff', 'wasm-lazy-compilation'];
+  // V8 of Node 26 inlines by what the quick code saw, and ends the process where there was none.
+  if (Number(process.versions.node.split('.')[0]) >= 25) off.push('wasm-inlining');
+  const on = hasWideVectors() ? ['experimental-wasm-revectorize'] : [];
+  const set = (flags: readonly string[], value: boolean) => {
+    for (const flag of flags) setFlagsFromString(value ? `--${flag}` : `--no-${flag}`);
+  };
+  set(off, false);
+  set(on, true);
   try {
     // Not `compile`: the flags would be seen by what else is compiled meanwhile, and nothing would keep Node 24 from ending.
     return new WebAssembly.Module(bytes);
   } finally {
-    setFlagsFromString('--liftoff');
-    setFlagsFromString('--wasm-lazy-compilation');
+    set(off, true);
+    set(on, false);
   }
 }

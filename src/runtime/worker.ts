@@ -6,6 +6,8 @@ export interface WorkerStart {
   /** Threads of the pool, this one and the calling one included. */
   readonly threads: number;
   readonly module: WebAssembly.Module;
+  /** hasWideVectors of the thread that compiled it. */
+  readonly wide: boolean;
   readonly block: SharedArrayBuffer;
   readonly memories: readonly WebAssembly.Memory[];
   /** For each memory, the address of this thread's scratch. */
@@ -19,13 +21,14 @@ export type WorkerNews = 'ready' | { readonly failed: string };
 const PATIENCE_MS = 2;
 
 /** Takes part in the calls of a pool until it ends. @param tell where news go; after a failure the pool is of no use */
-function work({ threads, module, block: buffer, memories, scratch }: WorkerStart, tell: (news: WorkerNews) => void): void {
+function work({ threads, module, wide, block: buffer, memories, scratch }: WorkerStart, tell: (news: WorkerNews) => void): void {
   const block = new CommandBlock(buffer);
   const { words } = block;
   const runner = new KernelRunner(threads);
   memories.forEach((memory, i) => {
     const core = new WebAssembly.Instance(module, { env: { memory } }).exports as KernelExports;
     core.set_scratch(scratch[i]!);
+    core.set_wide(Number(wide));
     runner.add(core);
   });
   tell('ready');

@@ -7,7 +7,7 @@ import { type Engine, installedNode, nodeFromRegistry } from './node_engine.ts';
 const DIGESTS = new URL('../../test/engines/digests.json', import.meta.url);
 const PAGE = new URL('../../docs/engines.md', import.meta.url);
 const TABLE = '## Table\n\n';
-const NODE_VERSIONS = [20, 22, 24];
+const NODE_VERSIONS = [20, 22, 24, 26];
 const ways = Object.keys(WAYS) as Way[];
 
 interface DigestFile {

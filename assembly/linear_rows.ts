@@ -66,7 +66,7 @@ function row_float(format: i32, sums: usize, x: usize, w: usize, far: usize, cou
 /** Products that a pair of panels takes in a turn. */
 @inline
 function turn_length(format: i32, integer: bool): i32 {
-  return integer ? (format == Q8 ? 2 : 4) * QUANT : (format == BF16 ? 2 : 1) * BLOCK;
+  return integer ? 4 * QUANT : (format == BF16 ? 2 : 1) * BLOCK;
 }
 
 /** Their bytes in a panel. */

@@ -214,7 +214,7 @@ function token_f16(o: usize, q: usize, k: usize, v: usize, position: i32, Dh: i3
     const from = max(0, oldest - block), to = min(KEYS, position + 1 - block);
     const kb = k + <usize>block * bytes, vb = v + <usize>block * bytes;
     no_scores(s);
-    if (!scores_f16(s, q, scale, kb, vb, Dh, from, to)) {
+    if (!scores_f16(s, s + K_SCALES_AT, q, scale, kb, vb, Dh, from, to)) {
       const wide_k = s + WIDE_AT;
       widen_block(F16, kb, vb, Dh, from, to);
       attend(o, q, wide_k, wide_k + (<usize>(KEYS * Dh) << 2), 0, Dh, from, to, false);

@@ -2,7 +2,7 @@
 
 import { F16, F16_FACTOR, F16_MASK, high_f16, low_f16, row_bytes } from './kv_cache';
 import { held } from './scratch';
-import { decay8, hsum, madd } from './simd';
+import { decay8, hsum, madd, store8 } from './simd';
 
 /** Heads whose rows are whole steps of both products. */
 @inline
@@ -10,30 +10,34 @@ export function fits_f16(Dh: i32): bool {
   return Dh % 16 == 0;
 }
 
-/** Whether `bytes`, a multiple of 32, of f16 at both places are finite. Reads them from front to back, side by side, as `touch` of simd.ts does. */
+/**
+ * Whether `bytes`, a multiple of 32, of f16 at both places are finite. Reads them from front to back, side by side, as `touch` of simd.ts does.
+ * @param room for 32 bytes
+ */
 @inline
-function are_finite(at: usize, other: usize, bytes: usize, magnitude: v128, most: v128): bool {
-  let a = i16x8.splat(0), b = a;
+function are_finite(room: usize, at: usize, other: usize, bytes: usize, magnitude: v128, most: v128): bool {
+  let a = i16x8.splat(0), b = a, c = a, d = a;
   for (const end = at + bytes; at < end; at += 32) {
-    a = v128.or(a, i16x8.gt_s(v128.and(v128.load(at), magnitude), most));
-    b = v128.or(b, i16x8.gt_s(v128.and(v128.load(other), magnitude), most));
-    a = v128.or(a, i16x8.gt_s(v128.and(v128.load(at, 16), magnitude), most));
-    b = v128.or(b, i16x8.gt_s(v128.and(v128.load(other, 16), magnitude), most));
+    a = i16x8.max_s(a, v128.and(v128.load(at), magnitude));
+    b = i16x8.max_s(b, v128.and(v128.load(at, 16), magnitude));
+    c = i16x8.max_s(c, v128.and(v128.load(other), magnitude));
+    d = i16x8.max_s(d, v128.and(v128.load(other, 16), magnitude));
     other += 32;
   }
-  return !v128.any_true(v128.or(a, b));
+  store8(room, i16x8.max_s(a, c), i16x8.max_s(b, d));
+  return !v128.any_true(i16x8.gt_s(i16x8.max_s(v128.load(room), v128.load(room, 16)), most));
 }
 
-/** Scores of keys [from, to). Returns whether they and their values are finite; the rows of values come from memory meanwhile. */
+/** Scores of keys [from, to). Returns whether they and their values are finite; the rows of values come from memory meanwhile. `room` is for 32 bytes. */
 @inline
-export function scores_f16(s: usize, q: usize, scale: f32, block: usize, values: usize, Dh: i32, from: i32, to: i32): bool {
+export function scores_f16(s: usize, room: usize, q: usize, scale: f32, block: usize, values: usize, Dh: i32, from: i32, to: i32): bool {
   let finite = true;
   const magnitude = held(0x7fff7fff), most = held(0x7bff7bff), mask = held(F16_MASK), factor = held(F16_FACTOR);
   const bytes = row_bytes(F16, Dh), end = <usize>Dh << 1;
   let j = from;
   for (; j + 4 <= to; j += 4) {
     let k = block + <usize>j * bytes, at = q;
-    finite = finite & are_finite(k, values + <usize>j * bytes, bytes << 2, magnitude, most);
+    finite = finite & are_finite(room, k, values + <usize>j * bytes, bytes << 2, magnitude, most);
     const k_end = k + end;
     let a0 = f32x4.splat(0), a1 = a0, a2 = a0, a3 = a0;
     for (; k < k_end; k += 16) {
@@ -56,7 +60,7 @@ export function scores_f16(s: usize, q: usize, scale: f32, block: usize, values:
   }
   for (; j < to; j++) {
     let k = block + <usize>j * bytes, at = q;
-    finite = finite & are_finite(k, values + <usize>j * bytes, bytes, magnitude, most);
+    finite = finite & are_finite(room, k, values + <usize>j * bytes, bytes, magnitude, most);
     const k_end = k + end;
     let a = f32x4.splat(0);
     for (; k < k_end; k += 16) {

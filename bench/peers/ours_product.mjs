@@ -35,7 +35,7 @@ for (let begin = 0; begin < N; begin += 64) {
 for (let i = 0; i < 50; i++) bank.kernels.linear({ ...y, rows: 4 }, { ...x, rows: 4 }, w, null);
 for (let i = 0; i < 5; i++) bank.kernels.linear(y, x, w, null);
 const seconds = [];
-const meter = await LimitsMeter.start(threads);
+const meter = await LimitsMeter.start(threads, build);
 for (let i = 0; i < RUNS; i++) {
   if (i % 5 === 0) meter.measure();
   const begin = performance.now();

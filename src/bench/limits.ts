@@ -1,6 +1,6 @@
 import { WasmBank } from '../runtime/wasm_bank.ts';
 import { ThreadPool } from '../runtime/thread_pool.ts';
-import { hasByteDots, hasWideVectors } from '../runtime/wasm_module.ts';
+import { type Build, hasByteDots, hasWideVectors } from '../runtime/wasm_module.ts';
 
 /** What this machine gives at most, with the threads that a model has. */
 export interface Limits {
@@ -10,7 +10,7 @@ export interface Limits {
   readonly f32_gflops: number;
   /** GOP/s of i32x4.dot_i16x8_s and sums on registers. */
   readonly i16_gops: number;
-  /** GOP/s of dots of bytes on registers; null where they are not one instruction. */
+  /** GOP/s of dots of bytes on registers; null where they are not one instruction, and for the strict build. */
   readonly i8_gops: number | null;
 }
 
@@ -41,9 +41,10 @@ export class LimitsMeter {
     this.from = memory.ptr;
   }
 
-  static async start(threads: number): Promise<LimitsMeter> {
-    const byteDots = await hasByteDots();
-    const pool = await ThreadPool.create(threads, byteDots ? 'relaxed' : 'strict');
+  /** @param build of the kernels that are to be held against the limits */
+  static async start(threads: number, build: Build): Promise<LimitsMeter> {
+    const byteDots = build === 'relaxed' && (await hasByteDots());
+    const pool = await ThreadPool.create(threads, build);
     const meter = new LimitsMeter(pool, byteDots);
     await pool.start();
     return meter;

@@ -92,7 +92,7 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
   const load_seconds = (performance.now() - begin) / 1000;
   const { model, plan, build } = loaded;
   const loaded_rss_bytes = maxRssBytes();
-  const meter = await LimitsMeter.start(threads);
+  const meter = await LimitsMeter.start(threads, build ?? 'strict');
   try {
     const measured = (step: string, run: () => number): Measured => {
       onStep(step);

@@ -5,16 +5,16 @@
 // rows (prefill), and no sum crosses lanes. The order: 32 products from zero, each rounded; 4 such blocks added in order to a slab; the slabs
 // added in order to y. Blocks make the f32 sum more exact than one long chain (RMS error on the golden models over PyTorch's: 0.80; with blocks of
 // 64 and no slabs 0.94).
-// Prefill, here, takes four rows at a time and brings a group of panels to scratch in f32 before they pass over it: 256 KiB, which stay in the L2 cache.
-// In place, bf16 took a fifth longer than f32 (Zen 4, Node 20). linear_rows.ts takes the rows that are left: all of them in decode. The relaxed build
-// fuses products and sums: other bits, a fifth faster.
+// Prefill, here, takes four rows at a time, or eight (`wide` of simd.ts), and brings a group of panels to scratch in f32 before they pass over it: 256 KiB,
+// which stay in the L2 cache. In place, bf16 took a fifth longer than f32 (Zen 4, Node 20). linear_rows.ts takes the rows that are left: all of them in
+// decode. The relaxed build fuses products and sums: other bits, a fifth faster.
 
 import { BLOCK, linear_rows } from './linear_rows';
 import { BF16, F32, GROUP, PANEL, Q4, Q8, SLAB, slab_bytes, widen } from './panels';
 import { scratch } from './scratch';
 import { add8, madd, store8, wide } from './simd';
 
-/** Behind the widened panels in scratch: four rows of x, turned. */
+/** Behind the widened panels in scratch: four or eight rows of x, turned, and the sums of eight. */
 const ROWS_AT: usize = <usize>GROUP * SLAB * PANEL * 4;
 
 /** Four lanes of four rows. */

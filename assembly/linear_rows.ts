@@ -1,7 +1,7 @@
 // y = x W^T row by row, for few rows: decode, which reads every weight once.                     linear.ts, linear_integer.ts say what is computed
 //
 // A row meets four panels, or two, by turns, from places that lie as far apart as the thread's part of W allows: long streams through memory. One
-// thread reads a quarter to a half more of four of them than of one, or of short ones (Emerald Rapids, Node 20). The turns are about a kilobyte long:
+// thread reads a quarter to a half more of four of them than of one, or of short ones (Emerald Rapids, Node 20). The turns are one to two kilobytes long:
 // sums lie in scratch meanwhile. Two panels take a turn together, so that the splats of x serve twice.
 
 import {

@@ -8,6 +8,7 @@ import { ArgumentError, CheckpointError } from '../src/errors.ts';
 import { type LoadOptions, loadModel, planModel } from '../src/load.ts';
 import { embeddedModel } from '../src/package_files.ts';
 import { quantizeCheckpoint } from '../src/quantize.ts';
+import { hasWideVectors } from '../src/runtime/wasm_module.ts';
 import { assertSame } from './support/assert_close.ts';
 import { ended, run, start } from './support/command_line.ts';
 import { changedModel, goldenIds, goldenModel, logitsOf, temporaryFolder } from './support/models.ts';
@@ -253,6 +254,7 @@ describe('on the command line', () => {
     });
     const { build, relaxed_simd } = await facts('--mode', 'fast');
     expect(build).toBe(relaxed_simd ? 'relaxed' : 'strict');
+    expect((await run('inspect')).stdout).toContain(`vectors of ${hasWideVectors() ? 256 : 128} bits`);
   });
 
   test('generate says what is not the default, and other kernels take no threads or formats', async () => {

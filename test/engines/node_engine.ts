@@ -9,12 +9,15 @@ export type Engine =
   | {
       readonly name: string;
       readonly run: () => Promise<Bits>;
-      /** Runs the tests of fast mode's kernels, of which each engine may have others; of Node only. Throws what they print if one fails. */
+      /** Runs the tests of fast mode's kernels, of which each engine may have others, and of the machine code made of them; of Node only. Throws what they print if one fails. */
       readonly testFastMode?: () => Promise<void>;
     }
   | { readonly name: string; readonly missing: string };
 
-const FAST_MODE = ['test/kernels/quantised.test.ts', 'test/kernels/relaxed.test.ts', 'test/kernels/wide.test.ts', 'test/fast.test.ts'];
+const FAST_MODE = [
+  ...['test/kernels/quantised.test.ts', 'test/kernels/relaxed.test.ts', 'test/kernels/wide.test.ts', 'test/kernels/joined.test.ts'],
+  'test/fast.test.ts',
+];
 
 const run = promisify(execFile);
 const pathOf = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));

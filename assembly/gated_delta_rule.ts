@@ -135,6 +135,20 @@ function step1(o: usize, v: usize, S: usize, lds: usize, k: usize, q: usize, bet
   store<f32>(o, <f32>(sum * scale));
 }
 
+/** Tokens [0, n) of columns [first, Dv) of a head, which 8 does not divide; also those of gated_delta_rule_chunked.ts. */
+export function last_columns(
+  o: usize, q: usize, k: usize, v: usize, g: usize, beta: usize, S: usize,
+  n: i32, ldk: usize, ldv: usize, lds: usize, ldb: usize, Dk: i32, first: i32, Dv: i32,
+): void {
+  const scale = 1.0 / sqrt(<f64>Dk);
+  for (let j = <usize>first << 2; j < <usize>Dv << 2; j += 4) {
+    for (let t: usize = 0; t < <usize>n; t++) {
+      const b = <f64>load<f32>(beta + t * ldb), decay = exp64(<f64>load<f32>(g + t * ldb)), at = t * ldv + j;
+      step1(o + at, v + at, S + j, lds, k + t * ldk, q + t * ldk, b, decay, scale, Dk);
+    }
+  }
+}
+
 /** r = S^T k of 8 columns. */
 @inline
 function read8(r: usize, S: usize, lds: usize, k: usize, Dk: i32): void {
@@ -215,13 +229,7 @@ export function gated_delta_rule_recurrent(
           tokens4(oj, vj, ldv, Sh + column, lds, scratch(), n, Dk, scale);
         }
       }
-      for (; j < Dv; j++) {
-        for (let t = 0; t < n; t++) {
-          const kt = keys + <usize>t * ldk, bt = at + <usize>t * ldb, ot = row + <usize>t * ldv + (<usize>j << 2);
-          const b = <f64>load<f32>(beta + bt), decay = exp64(<f64>load<f32>(g + bt));
-          step1(o + ot, v + ot, Sh + (<usize>j << 2), lds, k + kt, q + kt, b, decay, scale, Dk);
-        }
-      }
+      last_columns(o + row, q + keys, k + keys, v + row, g + at, beta + at, Sh, n, ldk, ldv, lds, ldb, Dk, j, Dv);
     }
   }
 }

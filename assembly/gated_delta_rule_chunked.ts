@@ -9,8 +9,10 @@
 // The products with S, M and P are f32; the substitution, whose errors would reach all that follows, and the sums of g are f64.
 // The cut of the prompt moves the chunks and with them the last bits: strict mode uses the recurrence.
 
+import { last_columns } from './gated_delta_rule';
+import { chunk_state, write_state } from './gated_delta_rule_products';
 import { exp32x4, exp64 } from './math';
-import { dot, high64, hsum, low64, madd, narrow, store8 } from './simd';
+import { dot, high64, hsum, low64, madd, narrow } from './simd';
 
 const CHUNK: i32 = 16;
 const ROW: usize = CHUNK * 4;
@@ -23,111 +25,6 @@ const M_AT: usize = DECAY_OUT_AT + ROW;
 const P_AT: usize = M_AT + <usize>CHUNK * ROW;
 const R_AT: usize = P_AT + <usize>CHUNK * ROW;
 export const CHUNKED_SCRATCH: usize = R_AT + CHUNK * 32;
-
-/** out[4][8] = x[4 rows][Dk] S[Dk][8 columns]. */
-@inline
-function rows_state(out: usize, x: usize, ldx: usize, S: usize, lds: usize, Dk: i32): void {
-  const x1 = x + ldx, x2 = x1 + ldx, x3 = x2 + ldx;
-  let a0 = f32x4.splat(0), a1 = f32x4.splat(0), b0 = f32x4.splat(0), b1 = f32x4.splat(0);
-  let c0 = f32x4.splat(0), c1 = f32x4.splat(0), d0 = f32x4.splat(0), d1 = f32x4.splat(0);
-  for (let i: usize = 0; i < <usize>Dk << 2; i += 4) {
-    const s0 = v128.load(S), s1 = v128.load(S, 16);
-    let xi = v128.load32_splat(x + i);
-    a0 = madd(a0, xi, s0);
-    a1 = madd(a1, xi, s1);
-    xi = v128.load32_splat(x1 + i);
-    b0 = madd(b0, xi, s0);
-    b1 = madd(b1, xi, s1);
-    xi = v128.load32_splat(x2 + i);
-    c0 = madd(c0, xi, s0);
-    c1 = madd(c1, xi, s1);
-    xi = v128.load32_splat(x3 + i);
-    d0 = madd(d0, xi, s0);
-    d1 = madd(d1, xi, s1);
-    S += lds;
-  }
-  store8(out, a0, a1);
-  out += 32;
-  store8(out, b0, b1);
-  out += 32;
-  store8(out, c0, c1);
-  out += 32;
-  store8(out, d0, d1);
-}
-
-/** out[8] = x[Dk] S[Dk][8 columns]. */
-@inline
-function row_state(out: usize, x: usize, S: usize, lds: usize, Dk: i32): void {
-  let a0 = f32x4.splat(0), a1 = f32x4.splat(0);
-  for (let i = 0; i < Dk; i++) {
-    const xi = v128.load32_splat(x + (<usize>i << 2));
-    a0 = madd(a0, xi, v128.load(S));
-    a1 = madd(a1, xi, v128.load(S, 16));
-    S += lds;
-  }
-  store8(out, a0, a1);
-}
-
-/** r[n][8] = x[n rows][Dk] S. */
-@inline
-function chunk_state(r: usize, x: usize, ldx: usize, S: usize, lds: usize, Dk: i32, n: i32): void {
-  let i = 0;
-  for (; i + 4 <= n; i += 4) rows_state(r + (<usize>i << 5), x + <usize>i * ldx, ldx, S, lds, Dk);
-  for (; i < n; i++) row_state(r + (<usize>i << 5), x + <usize>i * ldx, S, lds, Dk);
-}
-
-/** S[Dk][8 columns] = decay S + the sum over n rows of k r^T. Four rows of S at a time, as in rows_state. */
-@inline
-function write_state(S: usize, lds: usize, k: usize, ldk: usize, r: usize, decay32: f32, n: i32, Dk: i32): void {
-  const decay = f32x4.splat(decay32);
-  let d = 0;
-  for (; d + 4 <= Dk; d += 4) {
-    let kd = k + (<usize>d << 2), ri = r;
-    let a0 = f32x4.splat(0), a1 = f32x4.splat(0), b0 = f32x4.splat(0), b1 = f32x4.splat(0);
-    let c0 = f32x4.splat(0), c1 = f32x4.splat(0), d0 = f32x4.splat(0), d1 = f32x4.splat(0);
-    for (const end = r + (<usize>n << 5); ri < end; ri += 32) {
-      const r0 = v128.load(ri), r1 = v128.load(ri, 16);
-      let ki = v128.load32_splat(kd);
-      a0 = madd(a0, ki, r0);
-      a1 = madd(a1, ki, r1);
-      ki = v128.load32_splat(kd, 4);
-      b0 = madd(b0, ki, r0);
-      b1 = madd(b1, ki, r1);
-      ki = v128.load32_splat(kd, 8);
-      c0 = madd(c0, ki, r0);
-      c1 = madd(c1, ki, r1);
-      ki = v128.load32_splat(kd, 12);
-      d0 = madd(d0, ki, r0);
-      d1 = madd(d1, ki, r1);
-      kd += ldk;
-    }
-    add_scaled(S, decay, a0, a1);
-    add_scaled(S + lds, decay, b0, b1);
-    add_scaled(S + 2 * lds, decay, c0, c1);
-    add_scaled(S + 3 * lds, decay, d0, d1);
-    S += 4 * lds;
-  }
-  for (; d < Dk; d++) {
-    let kd = k + (<usize>d << 2), ri = r;
-    let a0 = f32x4.splat(0), a1 = f32x4.splat(0);
-    for (let i = 0; i < n; i++) {
-      const ki = v128.load32_splat(kd);
-      a0 = madd(a0, ki, v128.load(ri));
-      a1 = madd(a1, ki, v128.load(ri, 16));
-      kd += ldk;
-      ri += 32;
-    }
-    add_scaled(S, decay, a0, a1);
-    S += lds;
-  }
-}
-
-/** 8 elements of S <- decay S + a. */
-@inline
-function add_scaled(S: usize, decay: v128, a0: v128, a1: v128): void {
-  const s0 = f32x4.add(f32x4.mul(decay, v128.load(S)), a0), s1 = f32x4.add(f32x4.mul(decay, v128.load(S, 16)), a1);
-  store8(S, s0, s1);
-}
 
 /** One chunk of n tokens for 8 columns; s is the head's scratch with decays, M and P filled in. */
 @inline
@@ -188,7 +85,6 @@ function chunk8(
 }
 
 /** out[j] = x[Dk] k[j] for `count` rows of k, four at a time. */
-@inline
 function row_dots(out: usize, x: usize, k: usize, ldk: usize, count: i32, Dk: i32): void {
   const end = <usize>(Dk & ~3) << 2;
   let j = 0;
@@ -239,42 +135,6 @@ function square(s: usize, q: usize, k: usize, g: usize, beta: usize, n: i32, ldk
   }
 }
 
-/** The chunk for one column, for a Dv that 8 does not divide. */
-@inline
-function chunk1(
-  o: usize, q: usize, k: usize, v: usize, beta: usize, S: usize, s: usize,
-  n: i32, ldk: usize, ldv: usize, lds: usize, ldb: usize, Dk: i32, scale: f32,
-): void {
-  const u = s + U_AT;
-  for (let i = 0; i < n; i++) {
-    const r = column_dot(k + <usize>i * ldk, S, lds, Dk);
-    let ui = <f64>load<f32>(beta + <usize>i * ldb) * (<f64>load<f32>(v + <usize>i * ldv) - <f64>load<f32>(s + DECAY_IN_AT + (<usize>i << 2)) * r);
-    for (let j = 0; j < i; j++) ui -= <f64>load<f32>(s + M_AT + <usize>i * ROW + (<usize>j << 2)) * load<f64>(u + (<usize>j << 3));
-    store<f64>(u + (<usize>i << 3), ui);
-  }
-  for (let i = 0; i < n; i++) {
-    let oi = <f64>load<f32>(s + DECAY_IN_AT + (<usize>i << 2)) * column_dot(q + <usize>i * ldk, S, lds, Dk);
-    for (let j = 0; j <= i; j++) oi += <f64>load<f32>(s + P_AT + <usize>i * ROW + (<usize>j << 2)) * load<f64>(u + (<usize>j << 3));
-    store<f32>(o + <usize>i * ldv, <f32>oi * scale);
-  }
-  const decay = <f64>load<f32>(s + DECAY_IN_AT + (<usize>(n - 1) << 2));
-  for (let d = 0; d < Dk; d++) {
-    const at = S + <usize>d * lds;
-    let a: f64 = 0;
-    for (let i = 0; i < n; i++) {
-      a += <f64>load<f32>(k + <usize>i * ldk + (<usize>d << 2)) * <f64>load<f32>(s + DECAY_OUT_AT + (<usize>i << 2)) * load<f64>(u + (<usize>i << 3));
-    }
-    store<f32>(at, <f32>(decay * <f64>load<f32>(at) + a));
-  }
-}
-
-@inline
-function column_dot(x: usize, S: usize, lds: usize, Dk: i32): f64 {
-  let r: f64 = 0;
-  for (let d = 0; d < Dk; d++) r += <f64>load<f32>(x + (<usize>d << 2)) * <f64>load<f32>(S + <usize>d * lds);
-  return r;
-}
-
 /** Value heads [begin, end). */
 export function gated_delta_rule_chunked(
   o: usize, q: usize, k: usize, v: usize, g: usize, beta: usize, S: usize, scratch: usize,
@@ -298,10 +158,7 @@ export function gated_delta_rule_chunked(
         const at = <usize>j << 2;
         chunk8(ot + at, qt, kt, vt + at, bt, Sh + at, s, n, ldk, ldv, lds, ldb, Dk, scale);
       }
-      for (; j < Dv; j++) {
-        const at = <usize>j << 2;
-        chunk1(ot + at, qt, kt, vt + at, bt, Sh + at, s, n, ldk, ldv, lds, ldb, Dk, scale);
-      }
+      last_columns(ot, qt, kt, vt, gt, bt, Sh, n, ldk, ldv, lds, ldb, Dk, j, Dv);
     }
   }
 }

@@ -15,7 +15,7 @@ export type Engine =
   | { readonly name: string; readonly missing: string };
 
 const FAST_MODE = [
-  ...['test/kernels/quantised.test.ts', 'test/kernels/relaxed.test.ts', 'test/kernels/wide.test.ts', 'test/kernels/joined.test.ts'],
+  ...['quantised', 'relaxed', 'wide', 'joined', 'attention_f16', 'gated_delta_rule'].map((name) => `test/kernels/${name}.test.ts`),
   'test/fast.test.ts',
 ];
 

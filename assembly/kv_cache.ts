@@ -56,7 +56,6 @@ function quantise(to: usize, x: usize, Dh: i32): void {
 }
 
 /** Widens rows [from, to) of a block to f32 rows, from F16 with all its values; from Q8 the integers, with their scales beside them. */
-@inline
 export function widen(format: i32, wide: usize, scales: usize, block: usize, Dh: i32, from: i32, to: i32): void {
   const bytes = row_bytes(format, Dh);
   for (let j = from; j < to; j++) {

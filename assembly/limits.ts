@@ -4,8 +4,6 @@
 import { byte_dots } from './byte_dots';
 import { madd, store8, wide } from './simd';
 
-const CHAINS_BYTES: usize = 12 * 32;
-
 // What a chain is made of.
 const F32_MADD: i32 = 0;
 const I16_DOT: i32 = 1;
@@ -18,7 +16,13 @@ function link(kind: i32, a: v128, m: v128, s: v128): v128 {
   return i32x4.add(a, i32x4.dot_i16x8_s(a, m));
 }
 
-/** 12 chains on registers, or 24 where V8 joins two to one: as many as there is room for. A piece leaves 32 bytes of each. */
+/** A number that depends on four. */
+@inline
+function one(a: v128, b: v128, c: v128, d: v128): v128 {
+  return i32x4.add(i32x4.add(a, b), i32x4.add(c, d));
+}
+
+/** 12 chains on registers, or 24 where V8 joins two to one: as many as there is room for. A piece leaves 32 bytes. */
 @inline
 function chains(kind: i32, twice: bool, sink: usize, steps: i32, m: v128, s: v128, begin: i32, end: i32): void {
   for (let piece = begin; piece < end; piece++) {
@@ -53,30 +57,9 @@ function chains(kind: i32, twice: bool, sink: usize, steps: i32, m: v128, s: v12
         l1 = link(kind, l1, m, s);
       }
     }
-    let to = sink + <usize>piece * CHAINS_BYTES;
-    store8(to, a0, twice ? a1 : a0);
-    to += 32;
-    store8(to, b0, twice ? b1 : b0);
-    to += 32;
-    store8(to, c0, twice ? c1 : c0);
-    to += 32;
-    store8(to, d0, twice ? d1 : d0);
-    to += 32;
-    store8(to, e0, twice ? e1 : e0);
-    to += 32;
-    store8(to, f0, twice ? f1 : f0);
-    to += 32;
-    store8(to, g0, twice ? g1 : g0);
-    to += 32;
-    store8(to, h0, twice ? h1 : h0);
-    to += 32;
-    store8(to, i0, twice ? i1 : i0);
-    to += 32;
-    store8(to, j0, twice ? j1 : j0);
-    to += 32;
-    store8(to, k0, twice ? k1 : k0);
-    to += 32;
-    store8(to, l0, twice ? l1 : l0);
+    const lower = one(one(a0, b0, c0, d0), one(e0, f0, g0, h0), i0, one(j0, k0, l0, l0));
+    const upper = twice ? one(one(a1, b1, c1, d1), one(e1, f1, g1, h1), i1, one(j1, k1, l1, l1)) : lower;
+    store8(sink + (<usize>piece << 5), lower, upper);
   }
 }
 
@@ -110,26 +93,28 @@ export function i8_wide(sink: usize, steps: i32, factor: i32, begin: i32, end: i
   chains(I8_DOT, true, sink, steps, i8x16.splat(<i8>factor), i8x16.splat(0), begin, end);
 }
 
-/** Reads pieces [begin, end) of `bytes` (a multiple of 128) each, in two streams: one core may read more of two than of one. */
+/**
+ * Reads pieces [begin, end) of `bytes` (a multiple of 256) each, in four streams and in vectors of 256 bits where V8 makes them: one core may read more so.
+ */
 export function memory_read(sink: usize, from: usize, bytes: usize, begin: i32, end: i32): void {
-  const half = bytes >> 1;
+  const part = bytes >> 2;
   for (let piece = begin; piece < end; piece++) {
-    let at = from + <usize>piece * bytes, far = at + half;
-    const last = far;
-    let a = i32x4.splat(0), b = a, c = a, d = a, e = a, f = a, g = a, h = a;
-    while (at < last) {
-      a = v128.xor(a, v128.load(at));
-      b = v128.xor(b, v128.load(at, 16));
-      c = v128.xor(c, v128.load(at, 32));
-      d = v128.xor(d, v128.load(at, 48));
-      e = v128.xor(e, v128.load(far));
-      f = v128.xor(f, v128.load(far, 16));
-      g = v128.xor(g, v128.load(far, 32));
-      h = v128.xor(h, v128.load(far, 48));
-      at += 64;
-      far += 64;
+    let a = i32x4.splat(0), b = a, c = a, d = a, at = from + <usize>piece * bytes;
+    for (const last = at + part; at < last; at += 64) {
+      let x = at;
+      a = v128.xor(v128.xor(a, v128.load(x)), v128.load(x, 32));
+      b = v128.xor(v128.xor(b, v128.load(x, 16)), v128.load(x, 48));
+      x += part;
+      c = v128.xor(v128.xor(c, v128.load(x)), v128.load(x, 32));
+      d = v128.xor(v128.xor(d, v128.load(x, 16)), v128.load(x, 48));
+      x += part;
+      a = v128.xor(v128.xor(a, v128.load(x)), v128.load(x, 32));
+      b = v128.xor(v128.xor(b, v128.load(x, 16)), v128.load(x, 48));
+      x += part;
+      c = v128.xor(v128.xor(c, v128.load(x)), v128.load(x, 32));
+      d = v128.xor(v128.xor(d, v128.load(x, 16)), v128.load(x, 48));
     }
-    const s = v128.xor(v128.xor(v128.xor(a, b), v128.xor(c, d)), v128.xor(v128.xor(e, f), v128.xor(g, h)));
-    store<i32>(sink + (<usize>piece << 2), i32x4.extract_lane(s, 0) ^ i32x4.extract_lane(s, 1) ^ i32x4.extract_lane(s, 2) ^ i32x4.extract_lane(s, 3));
+    const to = sink + (<usize>piece << 5);
+    store8(to, v128.xor(a, c), v128.xor(b, d));
   }
 }

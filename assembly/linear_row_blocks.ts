@@ -1,4 +1,4 @@
-// One row of x, rounded, with blocks of q8 or q4: what decoding does for each of its turns.          linear_rows.ts has the turns
+// One row of x, rounded, with blocks of q8 or q4: what decoding does with a slab of four panels.      linear_rows.ts has the panels
 //
 // In the relaxed build x has 8 bits and a scale for each block, in dots of bytes; in the strict one 12 bits and a scale for a slab of 256.
 
@@ -16,32 +16,48 @@ function add_q8(sums: usize, scales: usize, scale: v128, a: v128, b: v128, c: v1
 }
 
 /**
- * `count` blocks of two panels of q8, at w and `far` behind it, in the relaxed build. The magnitudes of x are the 7-bit operand, its signs are moved to
- * the weights: ~w is -w - 1, so a sum has the magnitudes below zero too little, from which it begins. Exact on every engine.
+ * `count` blocks of four panels of q8 in the relaxed build. The magnitudes of x are the 7-bit operand, its signs are moved to the weights: ~w is -w - 1,
+ * so a sum has the magnitudes below zero too little, from which it begins. Exact on every engine.
  */
 @inline
-function row_q8(sums: usize, x: usize, dx: usize, below: usize, w: usize, far: usize, count: i32, mask: v128): void {
+function row_q8(sums: usize, x: usize, dx: usize, below: usize, places: usize, count: i32, mask: v128): void {
+  let w = load<usize>(places), v = load<usize>(places, 4), u = load<usize>(places, 8), t = load<usize>(places, 12);
   const zero = i8x16.splat(0);
   for (; count > 0; count--) {
     let c0 = v128.load32_splat(below), c1 = c0, c2 = c0, c3 = c0, c4 = c0, c5 = c0, c6 = c0, c7 = c0;
-    let v = w + far;
+    let c8 = c0, c9 = c0, c10 = c0, c11 = c0, c12 = c0, c13 = c0, c14 = c0, c15 = c0;
     for (const end = w + Q8_SCALES; w < end; w += 64) {
       const four = v128.load32_splat(x), xk = i8x16.abs(four), sign = i8x16.lt_s(four, zero);
       c0 = byte_dots(v128.xor(v128.load(w), sign), xk, c0);
-      c4 = byte_dots(v128.xor(v128.load(v), sign), xk, c4);
       c1 = byte_dots(v128.xor(v128.load(w, 16), sign), xk, c1);
-      c5 = byte_dots(v128.xor(v128.load(v, 16), sign), xk, c5);
       c2 = byte_dots(v128.xor(v128.load(w, 32), sign), xk, c2);
-      c6 = byte_dots(v128.xor(v128.load(v, 32), sign), xk, c6);
       c3 = byte_dots(v128.xor(v128.load(w, 48), sign), xk, c3);
+      c4 = byte_dots(v128.xor(v128.load(v), sign), xk, c4);
+      c5 = byte_dots(v128.xor(v128.load(v, 16), sign), xk, c5);
+      c6 = byte_dots(v128.xor(v128.load(v, 32), sign), xk, c6);
       c7 = byte_dots(v128.xor(v128.load(v, 48), sign), xk, c7);
+      c8 = byte_dots(v128.xor(v128.load(u), sign), xk, c8);
+      c9 = byte_dots(v128.xor(v128.load(u, 16), sign), xk, c9);
+      c10 = byte_dots(v128.xor(v128.load(u, 32), sign), xk, c10);
+      c11 = byte_dots(v128.xor(v128.load(u, 48), sign), xk, c11);
+      c12 = byte_dots(v128.xor(v128.load(t), sign), xk, c12);
+      c13 = byte_dots(v128.xor(v128.load(t, 16), sign), xk, c13);
+      c14 = byte_dots(v128.xor(v128.load(t, 32), sign), xk, c14);
+      c15 = byte_dots(v128.xor(v128.load(t, 48), sign), xk, c15);
       x += 4;
       v += 64;
+      u += 64;
+      t += 64;
     }
     const scale = v128.load32_splat(dx);
     add_q8(sums, w, scale, c0, c1, c2, c3, mask);
     add_q8(sums + 64, v, scale, c4, c5, c6, c7, mask);
+    add_q8(sums + 128, u, scale, c8, c9, c10, c11, mask);
+    add_q8(sums + 192, t, scale, c12, c13, c14, c15, mask);
     w += Q8_BYTES - Q8_SCALES;
+    v += Q8_BYTES - Q8_SCALES;
+    u += Q8_BYTES - Q8_SCALES;
+    t += Q8_BYTES - Q8_SCALES;
     below += 4;
     dx += 4;
   }
@@ -81,15 +97,16 @@ function whole(single: bool, c: v128): v128 {
 
 /** The same of q4. The weights, at most 15, are the 7-bit operand. */
 @inline
-function row_q4(
-  single: bool, sums: usize, x: usize, dx: usize, sums_x: usize, w: usize, far: usize, count: i32, low: v128, mask: v128,
-): void {
+function row_q4(single: bool, sums: usize, x: usize, dx: usize, sums_x: usize, places: usize, count: i32, low: v128, mask: v128): void {
+  let w = load<usize>(places), v = load<usize>(places, 4), u = load<usize>(places, 8), t = load<usize>(places, 12);
   for (; count > 0; count--) {
     let c0 = i32x4.splat(0), c1 = c0, c2 = c0, c3 = c0, c4 = c0, c5 = c0, c6 = c0, c7 = c0;
-    let v = w + far;
+    let c8 = c0, c9 = c0, c10 = c0, c11 = c0, c12 = c0, c13 = c0, c14 = c0, c15 = c0;
     for (const end = w + Q4_SCALES; w < end; w += 32) {
       const xk = v128.load32_splat(x);
-      let q = v128.load(w), r = v128.load(w, 16);
+      let q: v128, r: v128;
+      q = v128.load(w);
+      r = v128.load(w, 16);
       c0 = add_dots(single, c0, xk, v128.and(q, low));
       c1 = add_dots(single, c1, xk, v128.and(r, low));
       c2 = add_dots(single, c2, xk, v128.and(i16x8.shr_u(q, 4), low));
@@ -100,13 +117,32 @@ function row_q4(
       c5 = add_dots(single, c5, xk, v128.and(r, low));
       c6 = add_dots(single, c6, xk, v128.and(i16x8.shr_u(q, 4), low));
       c7 = add_dots(single, c7, xk, v128.and(i16x8.shr_u(r, 4), low));
+      q = v128.load(u);
+      r = v128.load(u, 16);
+      c8 = add_dots(single, c8, xk, v128.and(q, low));
+      c9 = add_dots(single, c9, xk, v128.and(r, low));
+      c10 = add_dots(single, c10, xk, v128.and(i16x8.shr_u(q, 4), low));
+      c11 = add_dots(single, c11, xk, v128.and(i16x8.shr_u(r, 4), low));
+      q = v128.load(t);
+      r = v128.load(t, 16);
+      c12 = add_dots(single, c12, xk, v128.and(q, low));
+      c13 = add_dots(single, c13, xk, v128.and(r, low));
+      c14 = add_dots(single, c14, xk, v128.and(i16x8.shr_u(q, 4), low));
+      c15 = add_dots(single, c15, xk, v128.and(i16x8.shr_u(r, 4), low));
       x += 4;
       v += 32;
+      u += 32;
+      t += 32;
     }
     const scale = v128.load32_splat(dx), sum = v128.load32_splat(sums_x);
     add_q4(single, sums, w, scale, sum, c0, c1, c2, c3, mask);
     add_q4(single, sums + 64, v, scale, sum, c4, c5, c6, c7, mask);
+    add_q4(single, sums + 128, u, scale, sum, c8, c9, c10, c11, mask);
+    add_q4(single, sums + 192, t, scale, sum, c12, c13, c14, c15, mask);
     w += Q4_BYTES - Q4_SCALES;
+    v += Q4_BYTES - Q4_SCALES;
+    u += Q4_BYTES - Q4_SCALES;
+    t += Q4_BYTES - Q4_SCALES;
     sums_x += 4;
     dx += 4;
   }
@@ -171,21 +207,21 @@ function row_strict(format: i32, sums: usize, x: usize, dx: usize, sums_x: usize
 }
 
 /**
- * Adds `count` products from k on, of a row of round_rows.ts with two panels of q8 or q4, at w and `far` behind it, to their sums.
+ * Adds `count` products from k on, of a row of round_rows.ts with four panels of q8 or q4, to their sums.
  * @param single whether dots of bytes are one instruction
+ * @param places the panels' addresses
  */
 @inline
 export function row_integer(
-  format: i32, single: bool, sums: usize, x: usize, w: usize, far: usize, k: i32, count: i32, K: i32, low: v128, mask: v128,
+  format: i32, single: bool, sums: usize, x: usize, places: usize, k: i32, count: i32, K: i32, low: v128, mask: v128,
 ): void {
   const n = (count + QUANT - 1) / QUANT, b = <usize>(k / QUANT) << 2, sums_x = x + sums_at(K) + b;
   if (ASC_FEATURE_RELAXED_SIMD) {
     const dx = x + block_scales_at(K) + b;
-    if (format == Q8) row_q8(sums, x + bytes_at(K) + <usize>k, dx, x + below_at(K) + b, w, far, n, mask);
-    else row_q4(single, sums, x + bytes_at(K) + <usize>k, dx, sums_x, w, far, n, low, mask);
+    if (format == Q8) row_q8(sums, x + bytes_at(K) + <usize>k, dx, x + below_at(K) + b, places, n, mask);
+    else row_q4(single, sums, x + bytes_at(K) + <usize>k, dx, sums_x, places, n, low, mask);
   } else {
     const xk = x + (<usize>k << 1), dx = x + scales_at(K) + (<usize>(k / SLAB) << 2);
-    row_strict(format, sums, xk, dx, sums_x, w, n, low, mask);
-    row_strict(format, sums + 64, xk, dx, sums_x, w + far, n, low, mask);
+    for (let i: usize = 0; i < 4; i++) row_strict(format, sums + (i << 6), xk, dx, sums_x, load<usize>(places + (i << 2)), n, low, mask);
   }
 }

@@ -1,12 +1,9 @@
 // y = x W^T row by row, for few rows: decode, which reads every weight once.                     linear.ts, linear_integer.ts say what is computed
 //
-// A row meets four panels, or two, by turns, from places that lie as far apart as the thread's part of W allows: long streams through memory. One
-// thread reads a quarter to a half more of four of them than of one, or of short ones (Emerald Rapids, Node 20). The turns are one to two kilobytes long:
-// sums lie in scratch meanwhile. Two panels take a turn together, so that the splats of x serve twice.
+// A row meets four panels side by side, from places that lie as far apart as the thread's part of W allows: one core reads more of four long streams
+// through memory than of one, two, or four by turns (Emerald Rapids, Node 20 to 24: 1.05 to 1.12 times as much as two pairs by turns of two kilobytes).
 
-import {
-  apart, BF16, PANEL, panel_at, Q4_BYTES, Q8, Q8_BYTES, QUANT, SLAB, SLAB_BLOCKS, streams, TOGETHER, widen,
-} from './panels';
+import { BF16, PANEL, panel_at, QUANT, SLAB, SLAB_BLOCKS, TOGETHER, widen } from './panels';
 import { row_integer } from './linear_row_blocks';
 import { row_bytes } from './round_rows';
 import { held, scratch } from './scratch';
@@ -17,19 +14,21 @@ export const BLOCK: i32 = 32;
 /** A slab of a panel in f32. */
 const WIDE: usize = <usize>SLAB * PANEL * 4;
 
-/** Adds `count` products of two panels of f32 or bf16, at w and `far` behind it, to their sums. */
+/** Adds `count` products of four panels of f32 or bf16 to their sums. @param places the panels' addresses */
 @inline
-function row_float(format: i32, sums: usize, x: usize, w: usize, far: usize, count: i32, mask: v128): void {
+function row_float(format: i32, sums: usize, x: usize, places: usize, count: i32, mask: v128): void {
   const end = x + (<usize>count << 2);
-  let v = w + far;
+  let w = load<usize>(places), v = load<usize>(places, 4), u = load<usize>(places, 8), t = load<usize>(places, 12);
   while (x < end) {
     const block_end = min(x + (BLOCK << 2), end);
-    let a0 = f32x4.splat(0), a1 = f32x4.splat(0), a2 = f32x4.splat(0), a3 = f32x4.splat(0);
-    let a4 = f32x4.splat(0), a5 = f32x4.splat(0), a6 = f32x4.splat(0), a7 = f32x4.splat(0);
+    let a0 = f32x4.splat(0), a1 = a0, a2 = a0, a3 = a0, a4 = a0, a5 = a0, a6 = a0, a7 = a0;
+    let a8 = a0, a9 = a0, a10 = a0, a11 = a0, a12 = a0, a13 = a0, a14 = a0, a15 = a0;
     while (x < block_end) {
       const xk = v128.load32_splat(x);
       if (format == BF16) {
-        let p = v128.load(w), q = v128.load(w, 16);
+        let p: v128, q: v128;
+        p = v128.load(w);
+        q = v128.load(w, 16);
         a0 = madd(a0, xk, i32x4.shl(p, 16));
         a1 = madd(a1, xk, i32x4.shl(q, 16));
         a2 = madd(a2, xk, v128.and(p, mask));
@@ -40,8 +39,18 @@ function row_float(format: i32, sums: usize, x: usize, w: usize, far: usize, cou
         a5 = madd(a5, xk, i32x4.shl(q, 16));
         a6 = madd(a6, xk, v128.and(p, mask));
         a7 = madd(a7, xk, v128.and(q, mask));
-        w += PANEL * 2;
-        v += PANEL * 2;
+        p = v128.load(u);
+        q = v128.load(u, 16);
+        a8 = madd(a8, xk, i32x4.shl(p, 16));
+        a9 = madd(a9, xk, i32x4.shl(q, 16));
+        a10 = madd(a10, xk, v128.and(p, mask));
+        a11 = madd(a11, xk, v128.and(q, mask));
+        p = v128.load(t);
+        q = v128.load(t, 16);
+        a12 = madd(a12, xk, i32x4.shl(p, 16));
+        a13 = madd(a13, xk, i32x4.shl(q, 16));
+        a14 = madd(a14, xk, v128.and(p, mask));
+        a15 = madd(a15, xk, v128.and(q, mask));
       } else {
         a0 = madd(a0, xk, v128.load(w));
         a1 = madd(a1, xk, v128.load(w, 16));
@@ -51,29 +60,31 @@ function row_float(format: i32, sums: usize, x: usize, w: usize, far: usize, cou
         a5 = madd(a5, xk, v128.load(v, 16));
         a6 = madd(a6, xk, v128.load(v, 32));
         a7 = madd(a7, xk, v128.load(v, 48));
-        w += PANEL * 4;
-        v += PANEL * 4;
+        a8 = madd(a8, xk, v128.load(u));
+        a9 = madd(a9, xk, v128.load(u, 16));
+        a10 = madd(a10, xk, v128.load(u, 32));
+        a11 = madd(a11, xk, v128.load(u, 48));
+        a12 = madd(a12, xk, v128.load(t));
+        a13 = madd(a13, xk, v128.load(t, 16));
+        a14 = madd(a14, xk, v128.load(t, 32));
+        a15 = madd(a15, xk, v128.load(t, 48));
       }
+      const row: usize = format == BF16 ? PANEL * 2 : PANEL * 4;
+      w += row;
+      v += row;
+      u += row;
+      t += row;
       x += 4;
     }
     add8(sums, a0, a1);
     add8(sums + 32, a2, a3);
     add8(sums + 64, a4, a5);
     add8(sums + 96, a6, a7);
+    add8(sums + 128, a8, a9);
+    add8(sums + 160, a10, a11);
+    add8(sums + 192, a12, a13);
+    add8(sums + 224, a14, a15);
   }
-}
-
-/** Products that a pair of panels takes in a turn. */
-@inline
-function turn_length(format: i32, integer: bool): i32 {
-  return integer ? 4 * QUANT : (format == BF16 ? 2 : 1) * BLOCK;
-}
-
-/** Their bytes in a panel. */
-@inline
-function turn_bytes(format: i32, integer: bool): usize {
-  if (!integer) return <usize>turn_length(format, false) * PANEL * (format == BF16 ? 2 : 4);
-  return <usize>(turn_length(format, true) / QUANT) * (format == Q8 ? Q8_BYTES : Q4_BYTES);
 }
 
 @inline
@@ -85,7 +96,6 @@ function zero_panel(at: usize): void {
 }
 
 /** y + sums to y, a panel; zero takes the place of y at first. */
-@inline
 function add_slab(y: usize, sums: usize, first: bool): void {
   if (first) zero_panel(y);
   add8(y, v128.load(sums), v128.load(sums, 16));
@@ -94,7 +104,6 @@ function add_slab(y: usize, sums: usize, first: bool): void {
 }
 
 /** Sums of a panel: zeros, or what y has. */
-@inline
 function begin_sums(sums: usize, y: usize, go_on: bool): void {
   zero_panel(sums);
   if (go_on) add_slab(sums, y, false);
@@ -112,45 +121,39 @@ export function linear_rows(
 ): void {
   const low = held(0x0f0f0f0f), mask = held(0xffff0000);
   const widened = stored != format;
-  const length = turn_length(format, integer);
   const ldx = integer ? row_bytes(K) : <usize>K << 2, ldy = <usize>N << 2;
   const step = integer ? SLAB_BLOCKS * QUANT : SLAB;
-  const sums = scratch(), room = sums + 4 * PANEL * 4, wide = room + PANEL * 4;
+  const sums = scratch(), room = sums + 4 * PANEL * 4, places = room + PANEL * 4, wide = places + PANEL * 4;
   const whole = min(end, N / PANEL); // panels [begin, whole) have 16 outputs
   for (let first = begin, next = begin; first < end; first = next) {
-    const ways = streams(whole - first), distance = apart(whole - first, ways), y_apart = <usize>distance * PANEL << 2;
-    next = first + ways * distance;
-    for (let group = first, group_end = first; group < first + distance; group = group_end) {
-      group_end = min((group / TOGETHER + 1) * TOGETHER, first + distance);
+    const count = whole - first, alone = count < 4; // perhaps not 16 outputs; taken as four times the same
+    const distance = alone ? 0 : max(count / (4 * TOGETHER) * TOGETHER, 1), y_apart = <usize>(distance * PANEL) << 2;
+    next = first + (alone ? 1 : 4 * distance);
+    for (let group = first, group_end = first; group < next - 3 * distance; group = group_end) {
+      group_end = min((group / TOGETHER + 1) * TOGETHER, next - 3 * distance);
       for (let k = 0; k < K; k += step) {
         const k_end = min(k + step, K);
         for (let p = group; p < group_end; p++) {
-          let at = w + panel_at(stored, p, k, K, N), far = ways > 1 ? w + panel_at(stored, p + distance, k, K, N) - at : 0;
-          if (widened) {
-            at = wide;
-            far = ways > 1 ? WIDE : 0;
-            for (let i = 0; i < ways; i++) widen(stored, at + <usize>i * far, w, p + i * distance, k, K, N, mask);
+          for (let i = 0; i < 4; i++) {
+            const at = wide + <usize>i * WIDE;
+            if (widened) widen(stored, at, w, p + i * distance, k, K, N, mask);
+            store<usize>(places + (<usize>i << 2), widened ? at : w + panel_at(stored, p + i * distance, k, K, N));
           }
           for (let t = p < whole ? from : 0; t < T; t++) {
             const xt = x + <usize>t * ldx;
             let yt = y + <usize>t * ldy + (<usize>p * PANEL << 2);
             const y_last = yt, bytes = <usize>min(PANEL, N - p * PANEL) << 2;
-            if (ways == 1) { // perhaps not 16 outputs; taken as a pair with itself
+            if (alone) {
               yt = room;
               memory.copy(room, y_last, bytes);
             }
-            for (let i = 0; i < max(ways, 2); i++) begin_sums(sums + <usize>i * PANEL * 4, yt + <usize>i * y_apart, integer && k > 0 && i < ways);
-            for (let j = k, wj = at; j < k_end; j += length) {
-              const count = min(length, k_end - j);
-              for (let i = 0; i < ways; i += 2) {
-                const to = sums + <usize>i * PANEL * 4, wi = wj + <usize>i * far;
-                if (integer) row_integer(format, single, to, xt, wi, far, j, count, K, low, mask);
-                else row_float(format, to, xt + (<usize>j << 2), wi, far, count, mask);
-              }
-              wj += turn_bytes(format, integer);
+            for (let i: usize = 0; i < 4; i++) begin_sums(sums + i * PANEL * 4, yt + i * y_apart, integer && k > 0);
+            if (integer) row_integer(format, single, sums, xt, places, k, k_end - k, K, low, mask);
+            else row_float(format, sums, xt + (<usize>k << 2), places, k_end - k, mask);
+            for (let i: usize = 0; i < 4; i++) {
+              if (i == 0 || !alone) add_slab(yt + i * y_apart, sums + i * PANEL * 4, integer || k == 0);
             }
-            for (let i = 0; i < ways; i++) add_slab(yt + <usize>i * y_apart, sums + <usize>i * PANEL * 4, integer || k == 0);
-            if (ways == 1) memory.copy(y_last, room, bytes);
+            if (alone) memory.copy(y_last, room, bytes);
           }
         }
       }

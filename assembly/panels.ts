@@ -56,23 +56,9 @@ export function blocks(K: i32): i32 {
 }
 
 /** Where panel `p` of any format has its slab that begins at `k`, in bytes. */
-@inline
 export function panel_at(format: i32, p: i32, k: i32, K: i32, N: i32): usize {
   if (format == F32 || format == BF16) return panel_slab(format, p, k, K, N);
   return block_index(p, k / QUANT, K, N) * (format == Q8 ? Q8_BYTES : Q4_BYTES);
-}
-
-/** Panels that a row meets at a time, of `count` that it is to meet: 4, where each of them can begin a stream of whole groups, or 2, or a last one. */
-@inline
-export function streams(count: i32): i32 {
-  return count >= 4 * TOGETHER ? 4 : count > 1 ? 2 : 1;
-}
-
-/** How many panels they are apart. */
-@inline
-export function apart(count: i32, ways: i32): i32 {
-  if (count >= 2 * TOGETHER) return count / (ways * TOGETHER) * TOGETHER;
-  return max(min(count, TOGETHER) >> 1, 1);
 }
 
 /** Where panel `p` of q8 or q4 has its block `b`, counted in blocks; up to the next multiple of SLAB_BLOCKS, the others follow. */

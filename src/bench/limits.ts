@@ -19,8 +19,8 @@ export const METER_BYTES = 512 * 2 ** 20;
 const PIECE_BYTES = 2 ** 20;
 const PIECES = 64;
 const STEPS = 20_000;
-/** Floats that a piece of a peak leaves. */
-const CHAINS = 12 * 8;
+/** Floats that a piece leaves. */
+const LEFT = 8;
 
 /** Measures the limits, again and again during a run: a shared machine drifts. */
 export class LimitsMeter {
@@ -35,7 +35,7 @@ export class LimitsMeter {
     this.pool = pool;
     this.byteDots = byteDots;
     this.bank = new WasmBank(pool, 1, 'strict', { persistent: METER_BYTES + 2 ** 16, scratch: 0 });
-    this.sink = this.bank.tensor(PIECES, CHAINS).ptr;
+    this.sink = this.bank.tensor(METER_BYTES / PIECE_BYTES, LEFT).ptr;
     const memory = this.bank.tensor(1, METER_BYTES / 4);
     memory.data.fill(1); // untouched pages would all be one page of zeros
     this.from = memory.ptr;

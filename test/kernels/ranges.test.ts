@@ -18,8 +18,8 @@ import { type Draw, drawn } from '../support/arbitraries.ts';
 const PAGE = 65536;
 /** Of the arrays; the scratch of the thread lies behind them, where nothing is compared. */
 const PAGES = 8;
-/** Words that a piece of a peak leaves. */
-const CHAINS = 12 * 8;
+/** Words that a piece of a limit leaves. */
+const LEFT = 8;
 const SENTINEL = 0x7fc0dead; // a NaN, as f32
 
 /** Words of memory that a call may write, and which index of the range [begin, end) word `i` of them belongs to. */
@@ -243,7 +243,7 @@ const BUILDS: Readonly<Record<string, Build>> = {
   embedding_f32: embedding('embedding_f32'),
   gated_delta_rule_chunked: delta_rule('gated_delta_rule_chunked'),
   gated_delta_rule_recurrent: delta_rule('gated_delta_rule_recurrent'),
-  f32_peak: limit(CHAINS, (sink, begin, end) => core.f32_peak(sink, 3, 0.9, 0.1, begin, end)),
+  f32_peak: limit(LEFT, (sink, begin, end) => core.f32_peak(sink, 3, 0.9, 0.1, begin, end)),
   gdn_beta(m, { T, Dk: H }) {
     const [beta, b] = [m.output(T * H, (i) => i % H), m.floats(T, H)];
     return m.call(H, (begin, end) => core.gdn_beta(beta, b, 2, T, H, begin, end));
@@ -253,8 +253,8 @@ const BUILDS: Readonly<Record<string, Build>> = {
     const [a, A_log, dt_bias] = [m.floats(T, H), m.floats(1, H), m.floats(1, H)];
     return m.call(H, (begin, end) => core.gdn_gate(g, a, A_log, dt_bias, T, H, begin, end));
   },
-  i16_peak: limit(CHAINS, (sink, begin, end) => core.i16_peak(sink, 3, 5, begin, end)),
-  i8_peak: limit(CHAINS, (sink, begin, end) => core.i8_peak(sink, 3, 5, begin, end)),
+  i16_peak: limit(LEFT, (sink, begin, end) => core.i16_peak(sink, 3, 5, begin, end)),
+  i8_peak: limit(LEFT, (sink, begin, end) => core.i8_peak(sink, 3, 5, begin, end)),
   kv_append: kv_append('F32'),
   'kv_append f16': kv_append('F16'),
   'kv_append q8': kv_append('Q8'),
@@ -269,7 +269,7 @@ const BUILDS: Readonly<Record<string, Build>> = {
   linear_q8: linear('linear_q8'),
   linear_q8_integer: linear('linear_q8_integer'),
   linear_group,
-  memory_read: limit(1, (sink, begin, end) => core.memory_read(sink, PAGES * PAGE, 128, begin, end)),
+  memory_read: limit(LEFT, (sink, begin, end) => core.memory_read(sink, PAGES * PAGE, 256, begin, end)),
   'pack f32': pack('F32'),
   'pack bf16': pack('BF16'),
   'pack q8': pack('Q8'),

@@ -21,7 +21,7 @@ const ARGUMENTS = 16;
  * What a thread takes at a time, as a share of what is left for it if all take as much. A part begins a new stream through memory, which costs more
  * than a microsecond: the first parts are large, and the last ones a grain, so that a slow core holds nobody up.
  */
-const SHARE = 0.75;
+const SHARE = 0.9;
 
 /** A call of a kernel that several threads share: the kernel, its arguments, and how far it is. */
 export class CommandBlock {

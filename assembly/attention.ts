@@ -3,7 +3,8 @@
 //   query t sits at p = position + t and sees the positions max(0, p - window + 1) … p; head h reads KV head h / (H / Hkv)
 //   a score is q k / sqrt(Dh)
 // Keys are taken in blocks of KEYS that start at multiples of KEYS counted from position 0: the sums of a query depend on its position alone,
-// not on where the prompt was cut. A block stays in the L1 cache, widened to f32 where the cache is not, while all queries of a tile pass.
+// not on where the prompt was cut, except for a token that comes alone in the relaxed build (attention_token.ts). A block stays in the L1 cache, widened to
+// f32 where the cache is not, while all queries of a tile pass.
 // The scale of a Q8 row is common to its numbers: it multiplies the score, and for values the probability.
 
 import { attend, finish, KEYS, QUERIES, start, WIDE_AT, widen_block } from './attention_block';

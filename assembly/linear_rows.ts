@@ -1,7 +1,7 @@
 // y = x W^T row by row, for few rows: decode, which reads every weight once.                     linear.ts, linear_integer.ts say what is computed
 //
 // A row meets four panels side by side, from places that lie as far apart as the thread's part of W allows: one core reads more of four long streams
-// through memory than of one, two, or four by turns (Emerald Rapids, Node 20 to 24: 1.05 to 1.12 times as much as two pairs by turns of two kilobytes).
+// through memory than of one, two, or four by turns (Emerald Rapids, Node 20 to 24: 1.04 to 1.12 times as much as two pairs by turns of two kilobytes).
 
 import { BF16, PANEL, panel_at, QUANT, SLAB, SLAB_BLOCKS, TOGETHER, widen } from './panels';
 import { row_integer } from './linear_row_blocks';

@@ -3,7 +3,8 @@ import { describe, expect, test } from 'vitest';
 import { KV_CODES } from '../../src/runtime/kernels.ts';
 import { type Build, hasRelaxedSimd, type KernelExports, kernelModule } from '../../src/runtime/wasm_module.ts';
 
-// One token widens f16 rows in registers, which is right for finite numbers alone: each row is looked at, and blocks with others take another way.
+// In the relaxed build one token widens f16 rows in registers, which is right for finite numbers alone: each row is looked at, and blocks with others take
+// another way. The strict build widens blocks, with a way of its own for such rows.
 
 const BUILDS: readonly Build[] = (await hasRelaxedSimd()) ? ['strict', 'relaxed'] : ['strict'];
 const BYTES = 64 * 65536;

@@ -1,5 +1,5 @@
 // y = x W^T (+ bias) for quantised W in integer dots, with x rounded as well: xq of round_rows.ts.   Fast mode; linear.ts has the product in f32.
-//   y[t, n] = sum over slabs of 256 of dx[t] sum over blocks of 32 of (d[n] q[n] . xq[t] + m[n] sum(xq[t]))
+//   y[t, n] = sum over slabs of 256 of dx[t] sum over blocks of 32 of d[n] q[n] . xq[t], where q[n] is of whole numbers, in q4 what panels.ts calls 4 q - z
 //
 // Here is what many rows take in i16, with x in 12 bits. linear_bytes.ts has it in dots of bytes, for engines that make one instruction of them (for
 // others i16 is as fast: 7-bit dots with pairwise sums need as many multiplications); linear_row_blocks.ts has the rows that are left.
@@ -11,7 +11,7 @@ import { add_bias, turn } from './linear';
 import { linear_bytes } from './linear_bytes';
 import { linear_rows } from './linear_rows';
 import {
-  block_index, blocks, byte_of, fours, GROUP, PANEL, Q4, Q4_BYTES, Q4_MINS, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT, scales4, SLAB_BLOCKS,
+  block_index, blocks, byte_of, fours, GROUP, offsets4, PANEL, Q4, Q4_BYTES, Q8, Q8_BYTES, QUANT, scales4, SLAB_BLOCKS,
 } from './panels';
 import { LEVELS, ROUND, row_bytes, SLAB, scales_at, TINY } from './round_rows';
 import { scratch } from './scratch';
@@ -29,22 +29,21 @@ const ROWS_AT: usize = <usize>GROUP * WIDE_BYTES;
 function reach(format: i32, w: usize, o: i32, count: i32): v128 {
   let most = f32x4.splat(0);
   for (let b = 0; b < count; b++) {
-    if (format == Q8) {
-      most = f32x4.max(most, f32x4.mul(scales4(w + Q8_SCALES, o), f32x4.splat(127)));
-      w += Q8_BYTES;
-    } else {
-      const m = scales4(w + Q4_MINS, o), top = f32x4.add(m, f32x4.mul(scales4(w + Q4_SCALES, o), f32x4.splat(15)));
-      most = f32x4.max(most, f32x4.max(f32x4.abs(m), f32x4.abs(top)));
-      w += Q4_BYTES;
+    let largest = i32x4.splat(127);
+    if (format != Q8) {
+      const z = i32x4.shr_u(offsets4(format, w, o), 24); // what 4 q - z reaches below zero, and above
+      largest = i32x4.max_s(z, i32x4.sub(i32x4.splat(60), z));
     }
+    most = f32x4.max(most, f32x4.mul(scales4(format, w, o), f32x4.convert_i32x4_s(largest)));
+    w += format == Q8 ? Q8_BYTES : Q4_BYTES;
   }
   return most;
 }
 
-/** q factor + offset to the nearest integer, in the lower half of each lane. */
+/** q factor to the nearest integer, in the lower half of each lane. */
 @inline
-function levelled(q: v128, factor: v128, offset: v128): v128 {
-  return f32x4.add(f32x4.add(f32x4.mul(q, factor), offset), f32x4.splat(ROUND));
+function levelled(q: v128, factor: v128): v128 {
+  return f32x4.add(f32x4.mul(q, factor), f32x4.splat(ROUND));
 }
 
 /** The lower halves of the lanes, even before odd. */
@@ -61,13 +60,11 @@ function level(format: i32, to: usize, scales: usize, w: usize, count: i32): voi
     const inverse = v128.and(f32x4.div(f32x4.splat(LEVELS), most), f32x4.gt(most, f32x4.splat(TINY)));
     let block = w, out = to + (<usize>o << 2);
     for (let b = 0; b < count; b++) {
-      const scales_of = block + (format == Q8 ? Q8_SCALES : Q4_SCALES);
-      const factor = f32x4.mul(scales4(scales_of, o), inverse);
-      const offset = format == Q8 ? f32x4.splat(0) : f32x4.mul(scales4(scales_of + (Q4_MINS - Q4_SCALES), o), inverse);
+      const factor = f32x4.mul(scales4(format, block, o), inverse), z = offsets4(format, block, o);
       for (let k = 0; k < QUANT; k += 4) {
-        const q = fours(format, block, o, k);
-        put_pair(out, levelled(byte_of(q, 0), factor, offset), levelled(byte_of(q, 1), factor, offset));
-        put_pair(out + 64, levelled(byte_of(q, 2), factor, offset), levelled(byte_of(q, 3), factor, offset));
+        const q = fours(format, block, o, k, z);
+        put_pair(out, levelled(byte_of(q, 0), factor), levelled(byte_of(q, 1), factor));
+        put_pair(out + 64, levelled(byte_of(q, 2), factor), levelled(byte_of(q, 3), factor));
         out += 128;
       }
       block += format == Q8 ? Q8_BYTES : Q4_BYTES;

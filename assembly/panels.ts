@@ -6,10 +6,12 @@
 //   panels lie a multiple of 4 KiB apart in real models and push each other out of the L1 cache (2x slower). A bf16 row of a panel holds
 //   n0 n8 n1 n9 … n7 n15: `shl 16` gives outputs 0-7 and the upper halves outputs 8-15, eight neighbours each (simd.ts says why).
 // q8, q4: [ceil(N / 64)][ceil(K / 256)][4][8] blocks of 16 outputs by 32 weights, together as above, fewer at the ends, zeros after N and K; a weight is
-//   about d q, or d q + m. So 256 numbers of x stay in the L1 cache for four panels (with whole panels one after the other, K = 3840 was read from
-//   memory at 19 GB/s instead of 22, and K = 11008 at 18). Scales and minima lie in the order of a bf16 row.
+//   about d q, q from -127 to 127, or in q4 d (4 q - z), q and z without sign, which is from -63 to 60. So 256 numbers of x stay in the L1 cache for
+//   four panels (with whole panels one after the other, K = 3840 was read from memory at 19 GB/s instead of 22, and K = 11008 at 18). Scales lie in
+//   the order of a bf16 row.
 //   q8: 544 bytes: i8 q [8 fours of k][16][4], bf16 d [16]
-//   q4: 320 bytes: u4 q [8 fours of k][8][4], a byte with outputs 0-7 in its lower half and 8-15 in the upper; bf16 d [16], bf16 m [16]
+//   q4: 288 bytes: u4 q [8 fours of k][8][4], a byte with outputs 0-7 in its lower half and 8-15 in the upper; u16 [16], in its lower 6 bits z, in the
+//   upper 10 those of d as an f32 has them: 4 of the fraction, 6 of the exponent, from 2^-49 to 31 * 2^10
 
 import { store8 } from './simd';
 
@@ -31,10 +33,13 @@ export const SLAB_BLOCKS: i32 = 8;
 /** Their bytes in f32. */
 export const QUANT_BYTES: usize = 128;
 export const Q8_BYTES: usize = 544;
-export const Q4_BYTES: usize = 320;
+export const Q4_BYTES: usize = 288;
 export const Q8_SCALES: usize = 512;
 export const Q4_SCALES: usize = 256;
-export const Q4_MINS: usize = 288;
+/** The least scale of q4, 2^-49, as the bits of an f32. */
+export const Q4_LEAST: u32 = 78 << 23;
+/** Where the bits of a scale of q4 are in those of an f32. */
+export const Q4_MASK: u32 = 0x1ff80000;
 
 /** Bytes of `count` products of a panel, of f32 or bf16. */
 @inline
@@ -75,11 +80,20 @@ export function lane(n: i32): i32 {
   return ((n & 7) << 1) | (n >> 3);
 }
 
-/** Outputs o to o + 3 of 16 bf16 as f32, exact. */
+/** The scales d of the outputs o to o + 3 of a block as f32, exact. */
 @inline
-export function scales4(at: usize, o: i32): v128 {
-  const v = v128.load(at + (<usize>(o & 4) << 2));
-  return (o & 8) ? v128.and(v, i32x4.splat(0xffff0000)) : i32x4.shl(v, 16);
+export function scales4(format: i32, block: usize, o: i32): v128 {
+  const v = v128.load(block + (format == Q8 ? Q8_SCALES : Q4_SCALES) + (<usize>(o & 4) << 2));
+  if (format == Q8) return (o & 8) ? v128.and(v, i32x4.splat(0xffff0000)) : i32x4.shl(v, 16);
+  return i32x4.add(v128.and((o & 8) ? i32x4.shr_u(v, 3) : i32x4.shl(v, 13), i32x4.splat(Q4_MASK)), i32x4.splat(Q4_LEAST));
+}
+
+/** The offsets z of the outputs o to o + 3 of a block of q4, each in all four bytes of its lane; zeros of q8. */
+@inline
+export function offsets4(format: i32, block: usize, o: i32): v128 {
+  if (format == Q8) return i32x4.splat(0);
+  const v = v128.load(block + Q4_SCALES + (<usize>(o & 4) << 2));
+  return i32x4.mul(v128.and(i32x4.shr_u(v, (o & 8) << 1), i32x4.splat(63)), i32x4.splat(0x01010101));
 }
 
 /** Writes the slab of a panel that begins at `k` as f32 [128][16] to `to`. */
@@ -107,12 +121,12 @@ export function widen(format: i32, to: usize, w: usize, p: i32, k: i32, K: i32, 
   }
 }
 
-/** Four weights q of each of the outputs o to o + 3 of a block, for the products k to k + 3: a byte each, an output in each lane. */
+/** Four weights q, in q4 4 q - z, of each of the outputs o to o + 3 of a block, for the products k to k + 3: a byte each, an output in each lane. */
 @inline
-export function fours(format: i32, block: usize, o: i32, k: i32): v128 {
+export function fours(format: i32, block: usize, o: i32, k: i32, z: v128): v128 {
   if (format == Q8) return v128.load(block + (<usize>k << 4) + (<usize>o << 2));
   const both = v128.load(block + (<usize>k << 3) + (<usize>(o & 4) << 2));
-  return v128.and(i16x8.shr_u(both, (o & 8) >> 1), i8x16.splat(15));
+  return i8x16.sub(i16x8.shl(v128.and(i16x8.shr_u(both, (o & 8) >> 1), i8x16.splat(15)), 2), z);
 }
 
 /** Weight i of such fours, as f32. */
@@ -125,13 +139,11 @@ export function byte_of(q: v128, i: i32): v128 {
 @inline
 function widen_block(format: i32, to: usize, block: usize, n: i32): void {
   for (let o = 0; o < PANEL; o += 4) {
-    const d = scales4(block + (format == Q8 ? Q8_SCALES : Q4_SCALES), o);
-    const m = format == Q8 ? f32x4.splat(0) : scales4(block + Q4_MINS, o);
+    const d = scales4(format, block, o), z = offsets4(format, block, o);
     for (let k = 0; k < n; k += 4) {
-      let q = fours(format, block, o, k);
+      let q = fours(format, block, o, k, z);
       for (let i = k; i < min(k + 4, n); i++) {
-        const x = f32x4.mul(d, byte_of(q, 0));
-        v128.store(to + (<usize>i << 6) + (<usize>o << 2), format == Q8 ? x : f32x4.add(x, m));
+        v128.store(to + (<usize>i << 6) + (<usize>o << 2), f32x4.mul(d, byte_of(q, 0)));
         q = i32x4.shr_u(q, 8);
       }
     }

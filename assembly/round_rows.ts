@@ -1,5 +1,5 @@
 // x [T, K] f32 to xq, rows of whole numbers for linear_integer.ts.
-//   xq: [T] rows of Kp i16 values of 2047 levels on each side of 0, S f32 scales dx, B f32 sums dx sum(xq) of blocks; in the relaxed build, for dots of
+//   xq: [T] rows of Kp i16 values of 2047 levels on each side of 0, S f32 scales dx, B i32 sums of blocks; in the relaxed build, for dots of
 //   bytes, also B f32 scales of blocks, B i32 sums of what is below zero, as magnitudes, and Kp i8 values of 127 levels on each side, whose sums the
 //   sums are then. Kp = 32 B, B = ceil(K / 32), S = ceil(K / 256).
 
@@ -133,7 +133,7 @@ function round_slab(row: usize, slab: i32, n: i32, K: i32, x: usize): void {
     v128.store(wide, v2, 32);
     v128.store(wide, v3, 48);
     if (ASC_FEATURE_RELAXED_SIMD) continue;
-    store<f32>(row + sums_at(K) + (<usize>((slab + k) / QUANT) << 2), scale * <f32>(sum16(v0) + sum16(v1) + sum16(v2) + sum16(v3)));
+    store<i32>(row + sums_at(K) + (<usize>((slab + k) / QUANT) << 2), sum16(v0) + sum16(v1) + sum16(v2) + sum16(v3));
   }
 }
 
@@ -146,8 +146,7 @@ function round_block(row: usize, b: i32, K: i32, x: usize): void {
   const at = <usize>b << 2, bytes = row + bytes_at(K) + <usize>b * QUANT;
   v128.store(bytes, i8x16.narrow_i16x8_s(v0, v1));
   v128.store(bytes, i8x16.narrow_i16x8_s(v2, v3), 16);
-  const scale = step(most, 127);
-  store<f32>(row + block_scales_at(K) + at, scale);
+  store<f32>(row + block_scales_at(K) + at, step(most, 127));
   store<i32>(row + below_at(K) + at, -(sum16(negative(v0)) + sum16(negative(v1)) + sum16(negative(v2)) + sum16(negative(v3))));
-  store<f32>(row + sums_at(K) + at, scale * <f32>(sum16(v0) + sum16(v1) + sum16(v2) + sum16(v3)));
+  store<i32>(row + sums_at(K) + at, sum16(v0) + sum16(v1) + sum16(v2) + sum16(v3));
 }

@@ -43,7 +43,7 @@ export interface LoadOptions {
   /** Default `strict`. */
   readonly mode?: Mode | undefined;
   /**
-   * How the matrices lie in memory. Default: as stored (f16 as f32). `q8`, `q4`: in blocks of 32, 8.5 and 5 bits for each weight; the embedding,
+   * How the matrices lie in memory. Default: as stored (f16 as f32). `q8`, `q4`: in blocks of 32, 8.5 and 4.5 bits for each weight; the embedding,
    * norms, gates and convolutions stay as stored, lm_head and the projections to the gates take q8 at least.
    */
   readonly weights?: WeightsOption | undefined;
@@ -87,7 +87,7 @@ export interface ModelPlan {
 export interface LoadedModel {
   readonly model: OlmoHybridForCausalLM;
   readonly plan: ModelPlan;
-  /** Parameters that hold NaN or infinite values. */
+  /** Parameters that hold NaN or infinite values, or in q4 some beyond 1.8 million. */
   readonly not_finite: readonly string[];
   /** Which build of the kernels runs; null where they are TypeScript. */
   readonly build: Build | null;

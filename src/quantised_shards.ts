@@ -114,7 +114,7 @@ function split(outputs: readonly Output[], most_bytes: number): Output[][] {
 
 /** Writes shards: the kernels of `pack` over a memory for some groups of panels of one matrix, which follow each other in the layout. */
 export class ShardWriter {
-  /** Parameters that hold NaN or infinite values. */
+  /** Parameters that hold NaN or infinite values, or in q4 some beyond 1.8 million. */
   readonly notFinite = new Set<string>();
   private readonly pool: ThreadPool;
   private readonly bank: WasmBank;

@@ -24,7 +24,7 @@ export interface QuantizedFolder {
   /** Of all tensors. */
   readonly bytes: number;
   readonly source_bytes: number;
-  /** Parameters that hold NaN or infinite values. */
+  /** Parameters that hold NaN or infinite values, or in q4 some beyond 1.8 million. */
   readonly not_finite: readonly string[];
 }
 

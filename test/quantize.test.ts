@@ -66,7 +66,7 @@ describe('a quantised folder', () => {
     }
     await source.close();
     expect(Object.fromEntries(files[0]!.metadata)).toEqual({
-      quantised_format_version: '4',
+      quantised_format_version: '5',
       weights: 'q4',
       block: '32',
       panel: '16',
@@ -110,8 +110,8 @@ describe('a quantised folder', () => {
     };
     await truncate(file, whole.length - 1);
     await expect(loadModel(dir)).rejects.toThrow(CheckpointError);
-    await changed('"quantised_format_version":"4"', '"quantised_format_version":"3"');
-    await expect(loadModel(dir)).rejects.toThrow(/expected quantised weights with quantised_format_version 4 in their metadata, found "3"/);
+    await changed('"quantised_format_version":"5"', '"quantised_format_version":"4"');
+    await expect(loadModel(dir)).rejects.toThrow(/expected quantised weights with quantised_format_version 5 in their metadata, found "4"/);
     await changed('"quantised_format_version"', '"quantised_format_versiom"');
     await expect(loadModel(dir)).rejects.toThrow(/in their metadata, found none/);
     const shape = /"U8","shape":\[(\d+),(\d+),544\]/.exec(whole.toString('latin1'))!;

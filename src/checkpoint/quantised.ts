@@ -6,15 +6,15 @@ import type { SafetensorsFile, TensorEntry } from './safetensors.ts';
 // Quantised matrices in safetensors files, as docs/quantised_format.md describes them: U8 [panels, blocks, bytes of a block], so that the shape tells
 // the format, and the data is what lies in memory.
 
-export const QUANTISED_FORMAT_VERSION = '4';
+export const QUANTISED_FORMAT_VERSION = '5';
 const VERSION_KEY = 'quantised_format_version';
 
 /** Weights that share a scale. */
 export const BLOCK = 32;
 /** Bytes of a block of 16 outputs by 32 weights; assembly/panels.ts has what lies in them. */
-export const BLOCK_BYTES = { Q8: 544, Q4: 320 } as const;
-/** Where the scales of a block begin, and how many there are, minima included. */
-const SCALES = { Q8: { at: 512, count: 16 }, Q4: { at: 256, count: 32 } } as const;
+export const BLOCK_BYTES = { Q8: 544, Q4: 288 } as const;
+/** Where the scales of a block begin, the bits of each that tell one that is not finite, and what they are then. */
+const SCALES = { Q8: { at: 512, mask: 0x7f80, spoilt: 0x7f80 }, Q4: { at: 256, mask: 0xffc0, spoilt: 0xffc0 } } as const;
 
 /** What quantised matrices were made of: tensors, by their digest, or files of a repository, each by its sha256. */
 export type QuantisedSource =
@@ -66,13 +66,13 @@ export function packedShape({ format, N, K }: Pick<Matrix, 'format' | 'N' | 'K'>
   return [Math.ceil(N / PANEL), Math.ceil(K / BLOCK), BLOCK_BYTES[format as 'Q8' | 'Q4']];
 }
 
-/** How many scales and minima of whole blocks are NaN or infinite: a NaN or infinite weight has spoilt them. */
+/** How many scales of whole blocks are NaN or infinite, or what stands for that in Q4: a NaN or infinite weight has spoilt them. */
 export function spoiltBlocks(bytes: Uint8Array, format: WeightFormat): number {
-  const { at, count } = SCALES[format as 'Q8' | 'Q4'];
+  const { at, mask, spoilt } = SCALES[format as 'Q8' | 'Q4'];
   const step = BLOCK_BYTES[format as 'Q8' | 'Q4'];
   let bad = 0;
   for (let begin = at; begin < bytes.length; begin += step) {
-    for (let i = begin; i < begin + 2 * count; i += 2) if ((bytes[i]! & 0x80) !== 0 && (bytes[i + 1]! & 0x7f) === 0x7f) bad++;
+    for (let i = begin; i < begin + 2 * PANEL; i += 2) if (((bytes[i]! | (bytes[i + 1]! << 8)) & mask) === spoilt) bad++;
   }
   return bad;
 }

@@ -38,10 +38,12 @@ export async function load(dir: string, context: number, flags: EngineFlags, sig
   return loaded;
 }
 
-/** Warns of parameters that hold NaN or infinite values, if there are any. */
+/** Warns of parameters that hold NaN or infinite values, or in q4 such as are too large, if there are any. */
 export function warnNotFinite(dir: string, names: readonly string[]): void {
   if (names.length === 0) return;
-  warn(`${dir}: NaN or infinite values in ${named(names)}. Expect no sense from the model; download it again.`);
+  warn(
+    `${dir}: NaN or infinite values in ${named(names)} (in q4 also such beyond 1.8 million). Expect no sense from the model; download it again.`,
+  );
 }
 
 /**

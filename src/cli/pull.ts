@@ -21,7 +21,7 @@ export function addPull(program: Command): void {
     .command('pull')
     .description('download a model from the Hugging Face Hub, or what is new in it')
     .argument('<model>', 'org/name, or org/name@revision for a branch, tag or commit')
-    .option('--weights <format>', 'with --only-quantised: q8 (8.5 bits for each weight) or q4 (5 bits)', oneOf('--weights', ['q8', 'q4']))
+    .option('--weights <format>', 'with --only-quantised: q8 (8.5 bits for each weight) or q4 (4.5 bits)', oneOf('--weights', ['q8', 'q4']))
     .option('--only-quantised', 'quantise on the way: the original weights never lie on disk')
     .option('--threads <n>', 'threads that quantise (default: the physical cores)', integer('--threads', 1))
     .addHelpText(

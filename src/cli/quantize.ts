@@ -17,7 +17,7 @@ export function addQuantize(program: Command): void {
     .description('write a folder with the weights of another in blocks of 8 or 4 bits')
     .argument('<in>', 'folder with config.json and model.safetensors, or org/name[@revision] on the Hub')
     .argument('<out>', 'folder to make')
-    .requiredOption('--weights <format>', 'q8 (8.5 bits for each weight) or q4 (5 bits)', oneOf('--weights', ['q8', 'q4']))
+    .requiredOption('--weights <format>', 'q8 (8.5 bits for each weight) or q4 (4.5 bits)', oneOf('--weights', ['q8', 'q4']))
     .option('--threads <n>', 'threads that share the work (default: the physical cores)', integer('--threads', 1))
     .action(run);
 }

@@ -22,7 +22,7 @@ export interface PullQuantisedOptions extends Omit<PullOptions, 'need'> {
 }
 
 export interface PulledQuantised extends Pulled {
-  /** Parameters that hold NaN or infinite values, of what was quantised now. */
+  /** Parameters that hold NaN or infinite values, or in q4 some beyond 1.8 million, of what was quantised now. */
   readonly not_finite: readonly string[];
 }
 

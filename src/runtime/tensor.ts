@@ -19,8 +19,8 @@ export interface Ids {
 }
 
 /**
- * How a weight matrix lies in memory: as stored, except that f16 becomes f32, exactly; or in blocks of 32 along K, 8 or 4 bits for each weight and
- * a bf16 scale for each block, in Q4 with a bf16 minimum. assembly/panels.ts has the layouts.
+ * How a weight matrix lies in memory: as stored, except that f16 becomes f32, exactly; or in blocks of 32 along K, 8 or 4 bits for each weight, and
+ * 16 for each block: a bf16 scale, in Q4 a scale of 10 bits and an offset of 6. assembly/panels.ts has the layouts.
  */
 export type WeightFormat = 'F32' | 'BF16' | 'Q8' | 'Q4';
 
@@ -37,7 +37,7 @@ const BLOCK = 32;
 export function matrixBytes(format: WeightFormat, N: number, K: number): number {
   const panels = Math.ceil(N / PANEL);
   if (format === 'Q8') return panels * Math.ceil(K / BLOCK) * 544;
-  if (format === 'Q4') return panels * Math.ceil(K / BLOCK) * 320;
+  if (format === 'Q4') return panels * Math.ceil(K / BLOCK) * 288;
   return panels * PANEL * K * (format === 'BF16' ? 2 : 4);
 }
 

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
-import { type Build, hasWideVectors, type KernelExports, kernelModule, type KernelName } from '../../src/runtime/wasm_module.ts';
+import { type Build, hasWideVectors, kernelModule } from '../../src/runtime/wasm_module.ts';
 
 // No bit shows whether V8 joins the vectors of a kernel: a change of order in its source would cost half its speed and fail nothing. V8 says what it does.
 
@@ -13,13 +13,13 @@ const FLAGS = [
 const JOINED = {
   strict: ['gated_delta_rule_chunked', 'linear_bf16'],
   relaxed: [
-    ...['causal_conv1d', 'gated_delta_rule_chunked', 'gated_delta_rule_recurrent', 'linear_bf16', 'linear_q4_integer', 'linear_q8_integer'],
-    ...['rms_norm_gated', 'round_rows', 'swiglu'],
+    ...['causal_conv1d', 'gated_delta_rule_chunked', 'gated_delta_rule_recurrent', 'linear_bf16', 'rms_norm_gated', 'round_rows'],
+    ...['rows_q4', 'rows_q4_bytes', 'rows_q8', 'swiglu'],
   ],
-} as const satisfies Record<Build, readonly KernelName[]>;
+} satisfies Record<Build, readonly string[]>;
 
-/** Instructions that V8 saves in the whole module, seen 769 and 1058: with a loop of tiles less it is 50 less. */
-const SAVED = { strict: 755, relaxed: 1045 } as const satisfies Record<Build, number>;
+/** Instructions that V8 saves in the whole module, seen 815 and 1242: with a loop of tiles less it is 50 less, without those of linear_bytes.ts 80. */
+const SAVED = { strict: 800, relaxed: 1220 } as const satisfies Record<Build, number>;
 
 describe.runIf(hasWideVectors())('V8 joins vectors', () => {
   test.each(['strict', 'relaxed'] as const)('in every kernel of the %s build that is written for it', async (build) => {
@@ -33,9 +33,12 @@ describe.runIf(hasWideVectors())('V8 joins vectors', () => {
       }),
     );
     const memory = new WebAssembly.Memory({ initial: 1 });
-    const core = new WebAssembly.Instance(await kernelModule(build), { env: { memory } }).exports as KernelExports;
+    const core = new WebAssembly.Instance(await kernelModule(build), { env: { memory } }).exports as Record<
+      string,
+      { readonly name: string }
+    >;
     // The name of an exported function is its number in the module.
-    expect(JOINED[build].filter((kernel) => !saved.get(Number(core[kernel].name)))).toEqual([]);
+    expect(JOINED[build].filter((kernel) => !saved.get(Number(core[kernel]!.name)))).toEqual([]);
     expect([...saved.values()].reduce((sum, one) => sum + one)).toBeGreaterThanOrEqual(SAVED[build]);
   });
 });

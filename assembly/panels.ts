@@ -13,6 +13,7 @@
 //   q4: 288 bytes: u4 q [8 fours of k][8][4], a byte with outputs 0-7 in its lower half and 8-15 in the upper; u16 [16], in its lower 6 bits z, in the
 //   upper 10 those of d as an f32 has them: 4 of the fraction, 6 of the exponent, from 2^-49 to 31 * 2^10
 
+import { constants } from './scratch';
 import { store8 } from './simd';
 
 export const F32: i32 = 0;
@@ -80,20 +81,52 @@ export function lane(n: i32): i32 {
   return ((n & 7) << 1) | (n >> 3);
 }
 
-/** The scales d of the outputs o to o + 3 of a block as f32, exact. */
+// What follows takes vectors of a block as they lie in memory: `upper` means those of outputs 8 to 15.
+
+/** Four scales as f32, exact. */
 @inline
-export function scales4(format: i32, block: usize, o: i32): v128 {
-  const v = v128.load(block + (format == Q8 ? Q8_SCALES : Q4_SCALES) + (<usize>(o & 4) << 2));
-  if (format == Q8) return (o & 8) ? v128.and(v, i32x4.splat(0xffff0000)) : i32x4.shl(v, 16);
-  return i32x4.add(v128.and((o & 8) ? i32x4.shr_u(v, 3) : i32x4.shl(v, 13), i32x4.splat(Q4_MASK)), i32x4.splat(Q4_LEAST));
+function scales_of(format: i32, upper: bool, v: v128): v128 {
+  if (format == Q8) return upper ? v128.and(v, i32x4.splat(0xffff0000)) : i32x4.shl(v, 16);
+  return i32x4.add(v128.and(upper ? i32x4.shr_u(v, 3) : i32x4.shl(v, 13), i32x4.splat(Q4_MASK)), i32x4.splat(Q4_LEAST));
 }
 
-/** The offsets z of the outputs o to o + 3 of a block of q4, each in all four bytes of its lane; zeros of q8. */
+/** Four offsets z of q4, each in all four bytes of its lane; zeros of q8. */
+@inline
+function offsets_of(format: i32, upper: bool, v: v128): v128 {
+  if (format == Q8) return i32x4.splat(0);
+  return i32x4.mul(v128.and(upper ? i32x4.shr_u(v, 16) : v, i32x4.splat(63)), i32x4.splat(0x01010101));
+}
+
+/** 16 weights q, in q4 4 q - z, a byte each. */
+@inline
+function bytes_of(format: i32, upper: bool, v: v128, z: v128): v128 {
+  if (format == Q8) return v;
+  return i8x16.sub(i16x8.shl(v128.and(upper ? i16x8.shr_u(v, 4) : v, i8x16.splat(15)), 2), z);
+}
+
+/** Where a block has its scales. */
+@inline
+function scales_at(format: i32, block: usize): usize {
+  return block + (format == Q8 ? Q8_SCALES : Q4_SCALES);
+}
+
+/** The scales d of the outputs o to o + 3 of a block. */
+@inline
+export function scales4(format: i32, block: usize, o: i32): v128 {
+  return scales_of(format, (o & 8) != 0, v128.load(scales_at(format, block) + (<usize>(o & 4) << 2)));
+}
+
+/** Their offsets z, in q4. */
 @inline
 export function offsets4(format: i32, block: usize, o: i32): v128 {
-  if (format == Q8) return i32x4.splat(0);
-  const v = v128.load(block + Q4_SCALES + (<usize>(o & 4) << 2));
-  return i32x4.mul(v128.and(i32x4.shr_u(v, (o & 8) << 1), i32x4.splat(63)), i32x4.splat(0x01010101));
+  return offsets_of(format, (o & 8) != 0, v128.load(scales_at(format, block) + (<usize>(o & 4) << 2)));
+}
+
+/** Four weights of each of them, for the products k to k + 3, an output in each lane. @param z what offsets4 says */
+@inline
+export function fours(format: i32, block: usize, o: i32, k: i32, z: v128): v128 {
+  const at = format == Q8 ? block + (<usize>k << 4) + (<usize>o << 2) : block + (<usize>k << 3) + (<usize>(o & 4) << 2);
+  return bytes_of(format, (o & 8) != 0, v128.load(at), z);
 }
 
 /** Writes the slab of a panel that begins at `k` as f32 [128][16] to `to`. */
@@ -116,17 +149,9 @@ export function widen(format: i32, to: usize, w: usize, p: i32, k: i32, K: i32, 
   for (let b = 0; b < count; b += QUANT) {
     const at = w + panel_at(format, p, k + b, K, N);
     const n = min(QUANT, count - b);
-    if (format == Q8) widen_block(Q8, to + slab_bytes(F32, b), at, n);
-    else widen_block(Q4, to + slab_bytes(F32, b), at, n);
+    if (format == Q8) widen_q8(to + slab_bytes(F32, b), at, n);
+    else widen_q4(to + slab_bytes(F32, b), at, n);
   }
-}
-
-/** Four weights q, in q4 4 q - z, of each of the outputs o to o + 3 of a block, for the products k to k + 3: a byte each, an output in each lane. */
-@inline
-export function fours(format: i32, block: usize, o: i32, k: i32, z: v128): v128 {
-  if (format == Q8) return v128.load(block + (<usize>k << 4) + (<usize>o << 2));
-  const both = v128.load(block + (<usize>k << 3) + (<usize>(o & 4) << 2));
-  return i8x16.sub(i16x8.shl(v128.and(i16x8.shr_u(both, (o & 8) >> 1), i8x16.splat(15)), 2), z);
 }
 
 /** Weight i of such fours, as f32. */
@@ -135,17 +160,46 @@ export function byte_of(q: v128, i: i32): v128 {
   return f32x4.convert_i32x4_s(i32x4.shr_s(i32x4.shl(q, 24 - (i << 3)), 24));
 }
 
-/** n <= 32 rows of a block as f32 [n][16]. */
+/** n <= 32 rows of a block as f32 [n][16]; of the last four rows all. */
 @inline
 function widen_block(format: i32, to: usize, block: usize, n: i32): void {
-  for (let o = 0; o < PANEL; o += 4) {
-    const d = scales4(format, block, o), z = offsets4(format, block, o);
-    for (let k = 0; k < n; k += 4) {
-      let q = fours(format, block, o, k, z);
-      for (let i = k; i < min(k + 4, n); i++) {
-        v128.store(to + (<usize>i << 6) + (<usize>o << 2), f32x4.mul(d, byte_of(q, 0)));
-        q = i32x4.shr_u(q, 8);
-      }
-    }
+  widen_half(format, false, to, block, n);
+  widen_half(format, true, to + 32, format == Q8 ? block + 32 : block, n);
+}
+
+// Functions of their own, or the optimiser makes one piece of code of both, with a choice at every vector.
+function widen_q8(to: usize, block: usize, n: i32): void {
+  widen_block(Q8, to, block, n);
+}
+
+function widen_q4(to: usize, block: usize, n: i32): void {
+  widen_block(Q4, to, block, n);
+}
+
+/** Eight outputs of such rows; the weights of the first four begin at `from`. Scales and offsets go through memory, since V8 joins no others here. */
+@inline
+function widen_half(format: i32, upper: bool, to: usize, from: usize, n: i32): void {
+  const scales = scales_at(format, format == Q8 && upper ? from - 32 : from), s = v128.load(scales), t = v128.load(scales, 16);
+  const d = constants(), z = d + 32;
+  store8(d, scales_of(format, upper, s), scales_of(format, upper, t));
+  if (format == Q4) store8(z, offsets_of(format, upper, s), offsets_of(format, upper, t));
+  for (let k = 0; k < n; k += 4) {
+    const q = bytes_of(format, upper, v128.load(from), v128.load(z)), r = bytes_of(format, upper, v128.load(from, 16), v128.load(z, 16));
+    widen8(to, d, q, r, 0);
+    to += 64;
+    widen8(to, d, q, r, 1);
+    to += 64;
+    widen8(to, d, q, r, 2);
+    to += 64;
+    widen8(to, d, q, r, 3);
+    to += 64;
+    from += format == Q8 ? 64 : 32;
   }
+}
+
+/** Weight i of each of eight fours. */
+@inline
+function widen8(to: usize, d: usize, q: v128, r: v128, i: i32): void {
+  const a = f32x4.mul(v128.load(d), byte_of(q, i)), b = f32x4.mul(v128.load(d, 16), byte_of(r, i));
+  store8(to, a, b);
 }

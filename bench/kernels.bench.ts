@@ -1,3 +1,4 @@
+import type { LimitsMeter } from '../dist/bench/limits.js';
 import { referenceKernels } from '../dist/kernels.js';
 import type { Bank } from '../dist/runtime/bank.js';
 import { chunkedScratch } from '../dist/runtime/kernels.js';
@@ -5,7 +6,6 @@ import { ReferenceBank } from '../dist/runtime/reference_bank.js';
 import { formatOf, type Tensor, type WeightDtype } from '../dist/runtime/tensor.js';
 import { WasmBank } from '../dist/runtime/wasm_bank.js';
 import { ThreadPool } from '../dist/runtime/thread_pool.js';
-import type { Limits } from './limits.js';
 import { measure, type Subject, show } from './measure.js';
 
 // Shapes of the released 7B: hidden 3840, intermediate 11008, 30 heads, state 96 x 192.
@@ -106,11 +106,11 @@ function attention(m: Bank, T: number, S: number): Subject {
 }
 
 /** The tables of all kernels, as lines of markdown. */
-export async function kernelTables(limits: Limits): Promise<string[]> {
+export async function kernelTables({ f32_peak, memory_read }: Pick<LimitsMeter, 'f32_peak' | 'memory_read'>): Promise<string[]> {
   const pool = await ThreadPool.create(1);
   const bank = (megabytes: number) => new WasmBank(pool, 1, 'strict', { persistent: megabytes * 1e6, scratch: 2 ** 22 });
-  const peak: Subject = { name: 'f32 peak', unit: 'GFLOP/s', run: limits.f32_peak };
-  const read: Subject = { name: 'memory read', unit: 'GB/s', run: limits.memory_read };
+  const peak: Subject = { name: 'f32 peak', unit: 'GFLOP/s', run: f32_peak };
+  const read: Subject = { name: 'memory read', unit: 'GB/s', run: memory_read };
 
   const lines = ['| kernel | rate | limit in the same run | share |', '|---|---|---|---|'];
   const held = async (limit: Subject, subject: Subject) => {

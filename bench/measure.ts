@@ -1,4 +1,5 @@
 import { Bench } from 'tinybench';
+import { median } from '../dist/bench/limits.js';
 
 /** One thing to time: `run` does it once and returns the work done, in units of `unit` (1e9 of them a second are printed as 1). */
 export interface Subject {
@@ -38,10 +39,6 @@ export async function measure(subjects: readonly Subject[]): Promise<Rate[]> {
     }
   }
   return subjects.map(({ name, unit }, i) => ({ name, unit, rate: median(rates[i]!) }));
-}
-
-function median(values: number[]): number {
-  return values.sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }
 
 /** A rate for people. */

@@ -17,7 +17,7 @@ import { type Kernels, MOST_NARROW_DH } from './runtime/kernels.ts';
 import { ReferenceBank } from './runtime/reference_bank.ts';
 import { BANK_LIMIT_BYTES, WasmBank } from './runtime/wasm_bank.ts';
 import { ThreadPool } from './runtime/thread_pool.ts';
-import { type Build, hasRelaxedSimd } from './runtime/wasm_module.ts';
+import { type Build, buildFor } from './runtime/wasm_module.ts';
 import type { WeightFormat } from './runtime/tensor.ts';
 import { decodeUtf8, readTextFile } from './text_file.ts';
 
@@ -89,8 +89,6 @@ export interface LoadedModel {
   readonly plan: ModelPlan;
   /** Parameters that hold NaN or infinite values, or in q4 some beyond 1.8 million. */
   readonly not_finite: readonly string[];
-  /** Which build of the kernels runs; null where they are TypeScript. */
-  readonly build: Build | null;
   /** Ends the threads, if there are any. The model can still be used, on one. */
   dispose(): Promise<void>;
 }
@@ -186,7 +184,7 @@ async function load(where: string, config: OlmoHybridConfig, tensors: Tensors, o
     const not_finite = await checkpoint.load(weights.parameters, { onProgress, signal });
     if (kernels === 'bf16') castWeights(weights.parameters);
     model.ready();
-    return { model, plan, not_finite, build, dispose: async () => await pool?.dispose() };
+    return { model, plan, not_finite, dispose: async () => await pool?.dispose() };
   } catch (error) {
     await pool?.dispose();
     throw error;
@@ -226,14 +224,11 @@ async function prepare(where: string, config: OlmoHybridConfig, tensors: Tensors
   const planned = planFor(options.weights, context);
   checkpoint.check(planned.parameters, where);
   const limit = options.memory_limit_bytes ?? (await machineBytes());
-  const too_large = tooLarge(limit, planFor, {
-    weights: options.weights,
-    context,
-    quantisable: kernels === 'wasm' && !checkpoint.isQuantised,
-  });
+  const request = { weights: options.weights, context, quantisable: kernels === 'wasm' && !checkpoint.isQuantised };
+  const too_large = tooLarge(limit, planned, request, planFor);
   let stored_bytes = 0;
   for (const entry of tensors.values()) stored_bytes += entry.byteLength;
-  const build = kernels !== 'wasm' ? null : mode === 'fast' && (await hasRelaxedSimd()) ? 'relaxed' : 'strict';
+  const build = kernels === 'wasm' ? await buildFor(mode) : null;
   const plan: ModelPlan = { config, context, prefill_chunk, threads, mode, kv, build, placement: planned, stored_bytes, too_large };
   return { checkpoint, formats, plan };
 }
@@ -251,10 +246,11 @@ async function withFolder<T>(from: string | ModelFiles, use: (config: OlmoHybrid
 
 /** The format of every matrix under the option. @throws {ArgumentError} where bf16 would lose what is stored */
 function formatsOf(checkpoint: Checkpoint, weights: WeightsOption | undefined): Formats {
+  const { isQuantised } = checkpoint; // looks at all tensors
   return (name) => {
     const stored = checkpoint.formatOf(name);
     if (weights === undefined) return stored;
-    if (checkpoint.isQuantised) return asQuantised(name, stored, weights);
+    if (isQuantised) return asQuantised(name, stored, weights);
     if (weights === 'f32') return 'F32';
     if (weights === 'bf16') {
       if (stored === 'BF16') return 'BF16';

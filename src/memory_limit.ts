@@ -6,8 +6,8 @@ const SMALLER = ['q8', 'q4'] as const;
 /** Below this a shorter context helps nobody. */
 const SHORTEST_CONTEXT = 256;
 
-/** What a plan was made for. */
-export interface Wish {
+/** What a plan was made of. */
+export interface PlanRequest {
   readonly weights: 'f32' | 'bf16' | 'q8' | 'q4' | undefined;
   readonly context: number;
   /** Whether the weights may be quantised. */
@@ -27,14 +27,14 @@ export async function machineBytes(): Promise<number> {
  */
 export function tooLarge(
   limit_bytes: number,
-  planFor: (weights: Wish['weights'], context: number) => Placement,
-  { weights, context, quantisable }: Wish,
+  { total_bytes }: Placement,
+  { weights, context, quantisable }: PlanRequest,
+  planFor: (weights: PlanRequest['weights'], context: number) => Placement,
 ): Problem | null {
-  const { total_bytes } = planFor(weights, context);
   if (total_bytes <= limit_bytes) return null;
 
   const fitting: string[] = [];
-  const consider = (what: string, weights: Wish['weights'], context: number) => {
+  const consider = (what: string, weights: PlanRequest['weights'], context: number) => {
     const bytes = planned(() => planFor(weights, context).total_bytes);
     if (bytes > limit_bytes || bytes >= total_bytes) return false;
     fitting.push(`${what} (${gigabytes(bytes)})`);

@@ -8,6 +8,7 @@ import { ReferenceBank } from './runtime/reference_bank.ts';
 import type { FloatArray } from './runtime/tensor.ts';
 import { WasmBank } from './runtime/wasm_bank.ts';
 import { ThreadPool } from './runtime/thread_pool.ts';
+import { buildFor } from './runtime/wasm_module.ts';
 import { type Bf16Model, type Bf16Op, verifyBf16 } from './verify_bf16.ts';
 import { type ErrorRatio, errorRatio, type Golden, numbersOf, readGolden, tensorOf } from './verify_golden.ts';
 import { verifiableKernels, verifyKernel } from './verify_kernels.ts';
@@ -94,10 +95,10 @@ async function list(folder: string): Promise<string[]> {
 }
 
 /** A bank for the buffers of all kernel cases; the longest rotary table takes 33 MB of it. */
-async function kernelBank({ kernels, threads = 1 }: VerifyOptions): Promise<{ bank: Bank; dispose: () => Promise<void> }> {
+async function kernelBank({ kernels, mode = 'strict', threads = 1 }: VerifyOptions): Promise<{ bank: Bank; dispose: () => Promise<void> }> {
   if (kernels === 'reference') return { bank: new ReferenceBank(1), dispose: async () => {} };
-  const pool = await ThreadPool.create(threads);
-  const bank = new WasmBank(pool, 1, 'strict', { persistent: 2 ** 26, scratch: 2 ** 20 });
+  const pool = await ThreadPool.create(threads, await buildFor(mode));
+  const bank = new WasmBank(pool, 1, mode, { persistent: 2 ** 26, scratch: 2 ** 20 });
   await pool.start();
   return { bank, dispose: async () => await pool.dispose() };
 }

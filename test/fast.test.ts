@@ -17,7 +17,7 @@ describe.each(BOUNDS)('fast mode is within its bound of strict mode: %s', async 
   test.each(readdirSync(repository('golden/models')))('%s', async (name) => {
     const ids = await goldenIds(name);
     const [strict, fast] = [await loadModel(goldenModel(name)), await loadModel(goldenModel(name), { mode: 'fast', kv })];
-    expect(fast.build).toBe(relaxed ? 'relaxed' : 'strict');
+    expect(fast.plan.build).toBe(relaxed ? 'relaxed' : 'strict');
     const want = logitsOf(strict.model, ids, strict.model.prefill_chunk);
     const got = logitsOf(fast.model, ids, 24); // whole chunks of the delta rule, and a last one of other length
     const error = want.reduce((most, value, i) => Math.max(most, Math.abs(value - got[i]!)), 0);

@@ -90,7 +90,8 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
   onStep('loading');
   const loaded = await options.load({ weights, kv, mode, threads, context, prefill_chunk: PREFILL_CHUNK, instrument: profile.add });
   const load_seconds = (performance.now() - begin) / 1000;
-  const { model, plan, build } = loaded;
+  const { model, plan } = loaded;
+  const { build } = plan;
   const loaded_rss_bytes = maxRssBytes();
   const meter = await LimitsMeter.start(threads, build ?? 'strict');
   try {

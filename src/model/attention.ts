@@ -29,7 +29,7 @@ function Attention(
 ): (x: Tensor, cache: KVCache, position: number) => Tensor {
   const { hidden_size: D, num_attention_heads: H, num_key_value_heads: Hkv, head_dim: Dh, attention_bias } = cfg;
   const project = linears(m, w, D, { q_proj: H * Dh, k_proj: Hkv * Dh, v_proj: Hkv * Dh }, attention_bias);
-  const o_proj = linear(m, w, 'o_proj', D, H * Dh, attention_bias);
+  const o_proj = linear(m, w, 'o_proj', D, H * Dh, { bias: attention_bias });
   const q_norm = rms_norm(m, w, 'q_norm', H * Dh, cfg.rms_norm_eps); // over all heads at once
   const k_norm = rms_norm(m, w, 'k_norm', Hkv * Dh, cfg.rms_norm_eps);
   const rotary_q = rotary(m, w, 'rotary_q', table);

@@ -9,9 +9,8 @@ export function MLP(cfg: OlmoHybridConfig, w: Weights, m: Bank): Op {
   const project = linears(m, w, D, { gate_proj: F, up_proj: F });
   const down_proj = linear(m, w, 'down_proj', D, F);
   const act = swiglu(m);
-  const path = w.path('').slice(0, -1); // of the module itself
   return (x) => {
     const { gate_proj, up_proj } = project(x);
-    return done(m, path, down_proj(act(gate_proj, up_proj))); // [T, D]
+    return done(m, w.module, down_proj(act(gate_proj, up_proj))); // [T, D]
   };
 }

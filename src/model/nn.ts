@@ -16,12 +16,12 @@ export function done(m: Bank, name: string, y: Tensor): Tensor {
   return y;
 }
 
-/** y [T, N] = x [T, K] W^T + b. HF: nn.Linear. */
-export function linear(m: Bank, w: Weights, name: string, N: number, K: number, bias = false): Op {
+/** y [T, N] = x [T, K] W^T + b, T at most `rows`. HF: nn.Linear. */
+export function linear(m: Bank, w: Weights, name: string, N: number, K: number, { bias = false, rows = m.rows } = {}): Op {
   const weight = w.matrix(m, `${name}.weight`, N, K);
   const b = bias ? w.vector(m, `${name}.bias`, N) : null;
   const xq = m.mode === 'fast' && isQuantised(weight.format) ? m.rounded(K) : null;
-  const y = m.scratch(m.rows, N);
+  const y = m.scratch(rows, N);
   const path = w.path(name);
   return (x) => {
     y.rows = x.rows;

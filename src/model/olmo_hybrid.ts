@@ -133,7 +133,7 @@ export class OlmoHybridForCausalLM {
     head.rewindScratch();
     this.headRows = head.scratch(LOGIT_ROWS, D);
     this.norm = rms_norm(head, w, 'model.norm', D, cfg.rms_norm_eps);
-    this.lm_head = linear(rowsOf(head, LOGIT_ROWS), w, 'lm_head', V, D);
+    this.lm_head = linear(head, w, 'lm_head', V, D, { rows: Math.min(LOGIT_ROWS, head.rows) });
   }
 
   /** Called once, when the parameters are filled. */
@@ -285,11 +285,6 @@ export class OlmoHybridForCausalLM {
     }
     if (problems.length) throw new ArgumentError(problems);
   }
-}
-
-/** The same bank, for ops that see at most `rows` rows. */
-function rowsOf(m: Bank, rows: number): Bank {
-  return Object.create(m, { rows: { value: Math.min(rows, m.rows) } }) as Bank;
 }
 
 // A plain loop: subarray and set would allocate a view for each token.

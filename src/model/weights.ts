@@ -13,23 +13,24 @@ export type Formats = (name: string) => WeightFormat;
 /** Declares the parameters of a module under its HF path. The constructors of a model list all that it needs, before anything is read. */
 export class Weights {
   readonly parameters: Parameter[];
+  /** Path of the module; empty for the model itself. */
+  readonly module: string;
   private readonly formats: Formats;
-  private readonly prefix: string;
 
-  constructor(formats: Formats, parameters: Parameter[] = [], prefix = '') {
+  constructor(formats: Formats, parameters: Parameter[] = [], module = '') {
     this.formats = formats;
     this.parameters = parameters;
-    this.prefix = prefix;
+    this.module = module;
   }
 
   /** The weights of a submodule. */
   scope(name: string): Weights {
-    return new Weights(this.formats, this.parameters, `${this.path(name)}.`);
+    return new Weights(this.formats, this.parameters, this.path(name));
   }
 
   /** The full name of a parameter or of an op's output. */
   path(name: string): string {
-    return this.prefix + name;
+    return this.module ? `${this.module}.${name}` : name;
   }
 
   /** Weight [N, K] of a product. */

@@ -68,7 +68,6 @@ const INDEX = Object.fromEntries(KERNELS.map((name, i) => [name, i])) as Record<
  */
 export class ThreadPool {
   readonly threads: number;
-  readonly build: Build;
   private readonly module: WebAssembly.Module;
   private readonly block: CommandBlock | null;
   private readonly runner: KernelRunner;
@@ -77,9 +76,8 @@ export class ThreadPool {
   private workers: Thread[] = [];
   private failure: string | null = null;
 
-  private constructor(threads: number, build: Build, module: WebAssembly.Module) {
+  private constructor(threads: number, module: WebAssembly.Module) {
     this.threads = threads;
-    this.build = build;
     this.module = module;
     this.runner = new KernelRunner(threads);
     this.block = threads > 1 ? new CommandBlock() : null;
@@ -98,7 +96,7 @@ export class ThreadPool {
         fix: 'Serve the page with Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp, or use one thread.',
       });
     }
-    return new ThreadPool(threads, build, await kernelModule(build, threads > 1));
+    return new ThreadPool(threads, await kernelModule(build, threads > 1));
   }
 
   /**
@@ -134,7 +132,6 @@ export class ThreadPool {
       a12 = 0,
       a13 = 0,
     ) => {
-      // biome-ignore format: one line
       args[0] = a0;
       args[1] = a1;
       args[2] = a2;

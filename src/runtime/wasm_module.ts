@@ -1,4 +1,5 @@
 import { RuntimeLimitError } from '../errors.ts';
+import type { Mode } from './bank.ts';
 
 /** The exports of a module of kernels that take a range [begin, end) of their outputs as their last two arguments; assembly/index.ts is their source. */
 export const KERNELS = [
@@ -68,6 +69,11 @@ export async function hasRelaxedSimd(): Promise<boolean> {
     (await import('node:v8')).setFlagsFromString('--experimental-wasm-relaxed-simd');
   }
   return WebAssembly.validate(Uint8Array.from(ONE_RELAXED_MADD));
+}
+
+/** The build that a mode runs here. */
+export async function buildFor(mode: Mode): Promise<Build> {
+  return mode === 'fast' && (await hasRelaxedSimd()) ? 'relaxed' : 'strict';
 }
 
 /**

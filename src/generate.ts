@@ -10,6 +10,8 @@ export interface CausalLM {
   readonly context: number;
   /** Tokens already in the caches. */
   readonly position: number;
+  /** Counts the calls that change what the caches hold: so who uses the model sees whether someone else did meanwhile. */
+  readonly changes: number;
   /** Most tokens of one forward call. */
   readonly prefill_chunk: number;
   /** Empties the caches. */
@@ -67,9 +69,6 @@ export interface Generation {
   readonly finish_reason: FinishReason;
 }
 
-// The generation that a model works for: the latest one.
-const owners = new WeakMap<CausalLM, symbol>();
-
 /**
  * Generates token ids after a prompt. Empties the caches, unless they hold the prompt's beginning, and runs the rest in chunks, then one token at a
  * time; prompt and generated tokens together never exceed the context. Lets the event loop run after every forward call.
@@ -96,16 +95,15 @@ export async function* generate(
   const V = Math.min(options.vocab_size ?? Infinity, model.config.vocab_size);
   const sampler = new Sampler(V, options, new Random(seed));
   for (const id of prompt) if (id < V) sampler.observe(id);
-  const generation = Symbol();
-  owners.set(model, generation);
   if (cached === 0) model.reset();
   while (true) {
     // The prompt is not special: each round runs the tokens that the caches do not hold yet, which after it is one.
     const end = Math.min(length, model.position + model.prefill_chunk);
     const logits = model.forward(tokens.subarray(model.position, end));
+    const { changes } = model;
     await macrotask();
     if (signal?.aborted) return 'abort';
-    checkOwner(model, generation);
+    checkAlone(model, changes);
     if (end < length) continue;
 
     const id = sampler.sample(V === logits.length ? logits : logits.subarray(0, V));
@@ -116,7 +114,7 @@ export async function* generate(
     if (eos_token_id.includes(id)) return 'stop';
     if (length === limit) return 'length';
     if (signal?.aborted) return 'abort';
-    checkOwner(model, generation);
+    checkAlone(model, changes);
   }
 }
 
@@ -202,8 +200,13 @@ function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
-function checkOwner(model: CausalLM, generation: symbol): void {
-  if (owners.get(model) === generation) return;
+/**
+ * Refuses to go on with caches that someone else has changed.
+ * @param changes the model's, when its caches were left
+ * @throws {ArgumentError}
+ */
+export function checkAlone(model: Pick<CausalLM, 'changes'>, changes: number): void {
+  if (model.changes === changes) return;
   const found = 'another that began on the same model before this one ended';
   const fix = 'Take all tokens of one generation before the next begins, or load the model once for each.';
   throw new ArgumentError({ where: 'model', expected: 'one generation at a time', found, fix });

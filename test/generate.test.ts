@@ -142,6 +142,15 @@ describe('generate', () => {
     expect([begun.value, ...pieces]).toEqual(expectedTokens([8, 8], 4, {}));
   });
 
+  test('a generation whose model someone else has moved to the same position says so', async () => {
+    const model = new TableModel();
+    const ids = generate(model, prompt);
+    await ids.next();
+    model.reset();
+    for (const id of prompt) model.forward([id + 1]);
+    expect((await refusal(ids)).message).toContain('one generation at a time');
+  });
+
   test('two that run in turns never mix', async () => {
     const model = new TableModel({ prefill_chunk: 1 });
     const [first, second] = await Promise.allSettled([run(model, prompt, { max_tokens: 6 }), run(model, [8, 8], { max_tokens: 6 })]);

@@ -296,6 +296,32 @@ describe('what ends an answer', () => {
     await first.return(undefined as never);
     await conversation.send('Hello', { max_tokens: 1 }).next();
   });
+
+  describe('two conversations on one model', async () => {
+    const options = { max_tokens: 12 };
+    const alone = await begin();
+    const wanted = [await alone.say('Tell me of the sea', options), await alone.say('And of the ships', options)];
+
+    test('answer in turns as if each had it for itself', async () => {
+      const first = await begin();
+      const second = new Conversation(new StateCheckpoints(first.model), tokenizer, chatml, { eos_token_id, temperature: 1 });
+      const got = [await first.say('Tell me of the sea', options)];
+      await first.answer(second.send('Tell me of the sky', options)); // as many tokens, so that positions are alike
+      got.push(await first.say('And of the ships', options));
+      expect(got.map(({ tokens }) => tokens)).toEqual(wanted.map(({ tokens }) => tokens));
+      expect(got[1]!.cached_tokens).toBe(0);
+    });
+
+    test('at once: the earlier answer says so, the later one is right', async () => {
+      const first = await begin();
+      const second = new Conversation(new StateCheckpoints(first.model), tokenizer, chatml, { eos_token_id, temperature: 1 });
+      const earlier = second.send('Who are you', options);
+      await earlier.next();
+      const later = await first.say('Tell me of the sea', options);
+      expect(later.tokens).toEqual(wanted[0]!.tokens);
+      await expect(earlier.next()).rejects.toThrow('one generation at a time');
+    });
+  });
 });
 
 describe('the context', () => {

@@ -299,22 +299,25 @@ describe('what ends an answer', () => {
 
   describe('two conversations on one model', async () => {
     const options = { max_tokens: 12 };
-    const alone = await begin();
+    const alone = await begin({ eos_token_id: [] });
     const wanted = [await alone.say('Tell me of the sea', options), await alone.say('And of the ships', options)];
 
     test('answer in turns as if each had it for itself', async () => {
-      const first = await begin();
-      const second = new Conversation(new StateCheckpoints(first.model), tokenizer, chatml, { eos_token_id, temperature: 1 });
+      const first = await begin({ eos_token_id: [] });
+      const second = new Conversation(new StateCheckpoints(first.model), tokenizer, chatml, { eos_token_id: [], temperature: 1, seed: 7 });
       const got = [await first.say('Tell me of the sea', options)];
-      await first.answer(second.send('Tell me of the sky', options)); // as many tokens, so that positions are alike
+      const { position } = first.model;
+      const other = await first.answer(second.send('Tell me of the sea', options));
+      expect(first.model.position).toBe(position); // only the tokens differ
+      expect(other.tokens).not.toEqual(got[0]!.tokens);
       got.push(await first.say('And of the ships', options));
       expect(got.map(({ tokens }) => tokens)).toEqual(wanted.map(({ tokens }) => tokens));
       expect(got[1]!.cached_tokens).toBe(0);
     });
 
     test('at once: the earlier answer says so, the later one is right', async () => {
-      const first = await begin();
-      const second = new Conversation(new StateCheckpoints(first.model), tokenizer, chatml, { eos_token_id, temperature: 1 });
+      const first = await begin({ eos_token_id: [] });
+      const second = new Conversation(new StateCheckpoints(first.model), tokenizer, chatml, { eos_token_id: [], temperature: 1, seed: 7 });
       const earlier = second.send('Who are you', options);
       await earlier.next();
       const later = await first.say('Tell me of the sea', options);

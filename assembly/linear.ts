@@ -1,5 +1,5 @@
 // y = x W^T (+ bias): the matrix product of every projection, in f32 arithmetic.                  torch.nn.functional.linear
-//   x: [T, K] f32   y: [T, N] f32, aliases nothing   bias: [N] f32, or 0   W: packed, f32 or bf16 (pack.ts), or q8 or q4 (quantised.ts)
+//   x: [T, K] f32   y: [T, N] f32, aliases nothing   bias: [N] f32, or 0   W: packed, f32 or bf16 (pack.ts), or q8 or q4 (panels.ts)
 //
 // A lane is an output and x is splat, so every output is summed along K in one fixed order, whether it is computed alone (decode) or with other
 // rows (prefill), and no sum crosses lanes. The order: 32 products from zero, each rounded; 4 such blocks added in order to a slab; the slabs

@@ -48,7 +48,7 @@ export function planShards(
   most_bytes: number,
 ): Shard[] {
   const outputs = outputsOf(where, config, tensors, parameters);
-  const groups = files.flatMap((source) => {
+  const groups = [...files.values()].flatMap((source) => {
     const own = outputs.filter(({ entry }) => entry.source === source.source);
     return split(own, most_bytes).map((outputs) => ({ source, outputs }));
   });

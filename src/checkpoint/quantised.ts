@@ -43,7 +43,8 @@ export function quantisedMetadata(weights: 'q8' | 'q4', source: QuantisedSource)
 }
 
 /** What the files of a quantised folder say of themselves; null of a folder that is not. */
-export function quantisationOf([file]: readonly SafetensorsFile[]): Quantisation | null {
+export function quantisationOf(files: ReadonlyMap<string, SafetensorsFile>): Quantisation | null {
+  const [file] = files.values();
   const { metadata } = file!;
   if (!metadata.has(VERSION_KEY)) return null;
   const said = (key: string) => metadata.get(key) ?? null;
@@ -78,9 +79,9 @@ export function spoiltBlocks(bytes: Uint8Array, format: WeightFormat): number {
 }
 
 /** @throws {CheckpointError} when quantised matrices are of a version that is not known here, or of none. */
-export function checkQuantisedFiles(files: readonly SafetensorsFile[]): void {
+export function checkQuantisedFiles(files: ReadonlyMap<string, SafetensorsFile>): void {
   const problems = new ProblemList('quantised weights');
-  for (const { source, metadata, tensors } of files) {
+  for (const { source, metadata, tensors } of files.values()) {
     const version = metadata.get(VERSION_KEY);
     if (version === QUANTISED_FORMAT_VERSION) continue;
     if (version === undefined && ![...tensors.values()].some((entry) => packedFormat(entry))) continue;

@@ -122,13 +122,8 @@ export async function renderChat(template: ChatTemplate, chat: Chat, limits: Ren
  * @returns the text, as `renderChat` gives it, and its token ids
  * @throws as `renderChat`; TokenizerError for lone surrogates
  */
-export async function encodeChat(
-  tokenizer: Tokenizer,
-  template: ChatTemplate,
-  chat: Chat,
-  limits: RenderLimits = {},
-): Promise<{ text: string; ids: number[] }> {
-  const marked = await renderMarkedChat(tokenizer, template, chat, limits);
+export async function encodeChat(tokenizer: Tokenizer, template: ChatTemplate, chat: Chat): Promise<{ text: string; ids: number[] }> {
+  const marked = await renderMarkedChat(tokenizer, template, chat);
   return { text: unmarked(marked), ids: encodeMarked(tokenizer, marked) };
 }
 
@@ -143,24 +138,19 @@ export const SPECIAL_MARK = '\uD800';
  * template that itself cuts pieces out of messages and joins the rest.
  * @throws as `encodeChat`
  */
-export async function renderMarkedChat(
-  tokenizer: Tokenizer,
-  template: ChatTemplate,
-  chat: Chat,
-  limits: RenderLimits = {},
-): Promise<string> {
+export async function renderMarkedChat(tokenizer: Tokenizer, template: ChatTemplate, chat: Chat): Promise<string> {
   const tokens = [...tokenizer.specialTokens.keys()];
   const unused = unusedCharacter(JSON.stringify([...template.sources, template.variables, chat, tokens]));
   const beginning = new RegExp(tokens.map(beginningOf).join('|') || '(?!)', 'g');
   const broken = mapStrings(chat, (text) => text.replace(beginning, `$&${unused}`));
-  const rendered = await renderChat(template, broken, limits);
+  const rendered = await renderChat(template, broken);
   checkWellFormed(rendered);
   const special = new RegExp(`(${anyOf(tokens)})(?!${unused})`, 'g');
   return rendered.replace(special, `${SPECIAL_MARK}$1`).replaceAll(unused, '');
 }
 
 /** A marked text without its marks. */
-export function unmarked(marked: string): string {
+function unmarked(marked: string): string {
   return marked.replace(/\uD800(?![\uDC00-\uDFFF])/g, ''); // with the second half it is a character
 }
 

@@ -5,8 +5,6 @@ import { kindOf, parseJsonObject, readTextFile } from './text_file.ts';
 export interface GenerationConfig {
   /** Each of these ends the text; empty when nothing does. */
   readonly eos_token_id: readonly number[];
-  readonly bos_token_id?: number;
-  readonly pad_token_id?: number;
   /** Draw tokens; otherwise the likeliest is taken. */
   readonly do_sample?: boolean;
   readonly temperature?: number;
@@ -22,8 +20,6 @@ const isNumber = (value: unknown): value is number => typeof value === 'number' 
 
 // The ranges are the sampler's; JSON null means that the key is absent.
 const OPTIONS: Readonly<Record<string, [isUsable: (value: unknown) => boolean, expected: string]>> = {
-  bos_token_id: [isId, 'a token id'],
-  pad_token_id: [isId, 'a token id'],
   do_sample: [(value) => typeof value === 'boolean', 'true or false'],
   temperature: [(value) => isNumber(value) && value >= 0, 'a number of at least 0'],
   top_k: [isId, 'an integer of at least 0'],

@@ -7,7 +7,7 @@ const SMALLER = ['q8', 'q4'] as const;
 const SHORTEST_CONTEXT = 256;
 
 /** What a plan was made of. */
-export interface PlanRequest {
+interface PlanRequest {
   readonly weights: 'f32' | 'bf16' | 'q8' | 'q4' | undefined;
   readonly context: number;
   /** Whether the weights may be quantised. */

@@ -33,7 +33,7 @@ export interface Shard {
 }
 
 /** Reads bytes of a source; each call begins behind the one before. */
-export type ReadForward = (offset: number, out: Uint8Array) => Promise<void>;
+type ReadForward = (offset: number, out: Uint8Array) => Promise<void>;
 
 /**
  * What the output holds of each tensor that the model uses, under its stored name; a tied lm_head under its own.

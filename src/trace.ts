@@ -32,7 +32,6 @@ export interface TraceFile {
 
 /** Where the next rows of a tensor go in the file. */
 interface Place {
-  readonly begin: number;
   readonly end: number;
   /** `state` is not one row for each token: each call overwrites it. */
   readonly isState: boolean;
@@ -138,7 +137,7 @@ function layout(
   new DataView(header.buffer).setBigUint64(0, BigInt(dataStart - 8), true);
   header.set(json, 8);
   const places = sizes.map(({ name, begin, end, isState }): [string, Place] => {
-    return [name, { begin: dataStart + begin, end: dataStart + end, isState, next: dataStart + begin }];
+    return [name, { end: dataStart + end, isState, next: dataStart + begin }];
   });
   return { header, places: new Map(places), end: dataStart + size };
 }

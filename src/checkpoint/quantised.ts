@@ -6,7 +6,7 @@ import type { SafetensorsFile, TensorEntry } from './safetensors.ts';
 // Quantised matrices in safetensors files, as docs/quantised_format.md describes them: U8 [panels, blocks, bytes of a block], so that the shape tells
 // the format, and the data is what lies in memory.
 
-export const QUANTISED_FORMAT_VERSION = '5';
+const QUANTISED_FORMAT_VERSION = '5';
 const VERSION_KEY = 'quantised_format_version';
 
 /** Weights that share a scale. */
@@ -17,12 +17,12 @@ export const BLOCK_BYTES = { Q8: 544, Q4: 288 } as const;
 const SCALES = { Q8: { at: 512, mask: 0x7f80, spoilt: 0x7f80 }, Q4: { at: 256, mask: 0xffc0, spoilt: 0xffc0 } } as const;
 
 /** What quantised matrices were made of: tensors, by their digest, or files of a repository, each by its sha256. */
-export type QuantisedSource =
+type QuantisedSource =
   | { readonly source_weights_sha256: string }
   | { readonly source_repository: string; readonly source_commit: string; readonly source_files_sha256: string };
 
 /** What a quantised folder says of itself. */
-export interface Quantisation {
+interface Quantisation {
   readonly weights: string;
   /** null when it was made of a repository. */
   readonly source_weights_sha256: string | null;

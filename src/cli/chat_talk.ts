@@ -12,7 +12,7 @@ import type { EngineFlags } from './options.ts';
 import { duration, note, ProgressLine, scaled, warn } from './terminal.ts';
 
 /** What a talk is made of. */
-export interface TalkParts {
+interface TalkParts {
   readonly conversation: Conversation;
   readonly input: ChatInput;
   readonly output: AnswerOutput;

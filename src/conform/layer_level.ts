@@ -25,7 +25,6 @@ const MODELS = [
 
 /** One layer at a time: a trace, in which each op is judged by its own inputs, against that of the reference kernels in float64. */
 export const layerLevel: Level = {
-  name: 'layer',
   measure: { unit: 'relative RMS / bound of the op', bound: 1 },
   writes: true,
   async cases(folder) {

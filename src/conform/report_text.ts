@@ -39,7 +39,7 @@ function lineOf({ level, status, cases, measure }: LevelResult): string {
 }
 
 /** The largest of what was measured; null when nothing was. */
-export function worstOf(cases: readonly CaseResult[]): number | null {
+function worstOf(cases: readonly CaseResult[]): number | null {
   return cases.reduce<number | null>((most, { measured }) => (measured === null ? most : Math.max(most ?? 0, measured)), null);
 }
 

@@ -9,7 +9,7 @@ import { isCommit, type ModelId } from './model_id.ts';
 export const INCOMPLETE = '.olmo-hybrid.incomplete';
 
 /** Folders of a repository in the cache. */
-export interface CachedRepository {
+interface CachedRepository {
   readonly blobs: string;
   readonly refs: string;
   readonly snapshots: string;

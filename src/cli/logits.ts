@@ -1,6 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { writeAtomically } from '../atomic_file.ts';
+import { safetensorsHeader } from '../checkpoint/safetensors_writer.ts';
 import { ArgumentError } from '../errors.ts';
 import { readConfig } from '../load.ts';
 import type { OlmoHybridForCausalLM } from '../model/olmo_hybrid.ts';
@@ -38,8 +39,9 @@ async function run(flags: Flags): Promise<void> {
   const begin = performance.now();
   const complete = await writeAtomically(flags.output, async (file) => {
     const { model, dispose } = await load(dir, ids.length, flags, signal);
+    const logits = { name: 'logits', dtype: 'F32', shape: [ids.length, config.vocab_size] } as const;
     const metadata = { producer: `olmo-hybrid ${version}`, kernels: flags.kernels, mode: flags.mode };
-    await file.writeFile(header([ids.length, config.vocab_size], metadata));
+    await file.writeFile(safetensorsHeader([logits], new Map(Object.entries(metadata))));
     return await writeLogits(file, model, ids, signal).finally(dispose);
   });
   if (!complete) {
@@ -60,15 +62,4 @@ async function writeLogits(file: FileHandle, model: OlmoHybridForCausalLM, ids: 
     if (signal.aborted) return false;
   }
   return true;
-}
-
-/** The header of a safetensors file with one tensor. */
-function header(shape: readonly [number, number], metadata: Readonly<Record<string, string>>): Uint8Array {
-  const logits = { dtype: 'F32', shape, data_offsets: [0, shape[0] * shape[1] * 4] };
-  const json = JSON.stringify({ __metadata__: metadata, logits });
-  const length = Math.ceil(json.length / 8) * 8;
-  const bytes = Buffer.alloc(8 + length, ' ');
-  bytes.writeBigUInt64LE(BigInt(length));
-  bytes.write(json, 8);
-  return bytes;
 }

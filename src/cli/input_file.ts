@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import type { OlmoHybridConfig } from '../config.ts';
 import { kindOf } from '../text_file.ts';
 import { ArgumentError, type Problem } from '../errors.ts';
 
@@ -63,6 +64,17 @@ export async function readTokenIds(path: string, vocab_size: number): Promise<nu
   const isToken = (id: unknown): id is number => Number.isSafeInteger(id) && (id as number) >= 0 && (id as number) < vocab_size;
   checkEach(path, ids, isToken, `a token id, an integer in [0, ${vocab_size})`, 'Make the ids with the tokenizer of the same model.');
   return ids as number[];
+}
+
+/**
+ * Reads the token ids of one forward pass as `readTokenIds` does.
+ * @throws {ArgumentError} also when there are more than the model has positions
+ */
+export async function readPassTokenIds(path: string, { vocab_size, max_position_embeddings }: OlmoHybridConfig): Promise<number[]> {
+  const ids = await readTokenIds(path, vocab_size);
+  if (ids.length <= max_position_embeddings) return ids;
+  const expected = `at most ${max_position_embeddings} token ids, the model's max_position_embeddings`;
+  throw new ArgumentError({ where: path, expected, found: `${ids.length}`, fix: 'Shorten the list.' });
 }
 
 /**

@@ -2,10 +2,9 @@ import type { FileHandle } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { writeAtomically } from '../atomic_file.ts';
 import { safetensorsHeader } from '../checkpoint/safetensors_writer.ts';
-import { ArgumentError } from '../errors.ts';
 import { readConfig } from '../load.ts';
 import type { OlmoHybridForCausalLM } from '../model/olmo_hybrid.ts';
-import { readTokenIds } from './input_file.ts';
+import { readPassTokenIds } from './input_file.ts';
 import { load } from './loading.ts';
 import { modelFolder } from './model_folder.ts';
 import { addEngineOptions, addModelOption, type EngineFlags } from './options.ts';
@@ -30,11 +29,7 @@ async function run(flags: Flags): Promise<void> {
   const signal = interruption();
   const dir = await modelFolder(flags.model, { weights: flags.weights, signal });
   const config = await readConfig(dir);
-  const ids = await readTokenIds(flags.tokens, config.vocab_size);
-  if (ids.length > config.max_position_embeddings) {
-    const expected = `at most ${config.max_position_embeddings} token ids, the model's max_position_embeddings`;
-    throw new ArgumentError({ where: flags.tokens, expected, found: `${ids.length}`, fix: 'Shorten the list.' });
-  }
+  const ids = await readPassTokenIds(flags.tokens, config);
 
   const begin = performance.now();
   const complete = await writeAtomically(flags.output, async (file) => {

@@ -1,6 +1,7 @@
 import { ArgumentError, type Problem } from './errors.ts';
 import { Random, seedProblems } from './random.ts';
 import { Sampler, type SamplingOptions, samplingProblems } from './sampler.ts';
+import { isCount } from './text_file.ts';
 import { StopStrings, stopStringProblems } from './stop_strings.ts';
 
 /** What generation asks of a model. */
@@ -196,10 +197,6 @@ function promptProblems({ config: { vocab_size }, context }: CausalLM, prompt: r
     problems.push({ where: `prompt[${at}]`, expected: `a token id, an integer in [0, ${vocab_size})`, found, fix });
   }
   return problems;
-}
-
-function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
 function checkOwner(model: CausalLM, generation: symbol): void {

@@ -4,6 +4,7 @@ import { type FinishReason, generate } from '../generate.ts';
 import type { Snapshot } from '../model/olmo_hybrid.ts';
 import { seedProblems } from '../random.ts';
 import { type SamplingOptions, samplingProblems } from '../sampler.ts';
+import { thinkingOpening } from '../thinking.ts';
 import type { Tokenizer } from '../tokenizer.ts';
 import type { StateCheckpoints } from './state_checkpoints.ts';
 import { idsOf, type Passage, weave } from './transcript.ts';
@@ -198,7 +199,7 @@ export class Conversation {
     const passages = await this.#passagesOf(messages);
     const prompt = idsOf(passages);
     this.#checkRoom(prompt.length);
-    const opening = /<think>\s*$/.exec(passages.at(-1)!.text)?.[0] ?? '';
+    const opening = thinkingOpening(passages.at(-1)!.text);
     const cached = this.checkpoints.begin(prompt, this.#markOf(passages));
     onPrompt?.({ opening, tokens: prompt.length, cached_tokens: cached });
 

@@ -5,9 +5,10 @@ import { describe, OlmoHybridError, type Problem, RuntimeLimitError } from '../e
 import type { ModelPlan } from '../load.ts';
 import type { SamplingOptions } from '../sampler.ts';
 import { visible } from '../checkpoint/problem_list.ts';
+import { counted } from '../words.ts';
 import type { ChatInput } from './chat_input.ts';
 import { type AnswerOutput, notes } from './chat_output.ts';
-import { counted, engine } from './model_facts.ts';
+import { engine } from './model_facts.ts';
 import type { EngineFlags } from './options.ts';
 import { duration, note, ProgressLine, scaled, warn } from './terminal.ts';
 

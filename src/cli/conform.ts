@@ -10,7 +10,7 @@ import { reportText } from '../conform/report_text.ts';
 import { startRuntime } from '../conform/runtime_process.ts';
 import { integer, oneOf } from './options.ts';
 import { marks, reportJson, writeReport } from './report.ts';
-import { duration, INTERRUPTED, interruption, note } from './terminal.ts';
+import { clearLine, duration, INTERRUPTED, interruption, note, showLine } from './terminal.ts';
 
 const TIMEOUT_SECONDS = 120;
 
@@ -56,11 +56,11 @@ async function run({ runtime, level = LEVELS, timeout, json, junit }: Flags): Pr
   try {
     for await (const result of conform(program, level, folder, { onCase: showCase, signal })) {
       levels.push(result);
-      clearLine();
+      clearCase();
       note(`${result.level}: ${result.status}, ${result.cases.length} cases in ${duration(result.seconds)}`);
     }
   } finally {
-    clearLine();
+    clearCase();
     await program.close();
     await rm(folder, { recursive: true, force: true });
   }
@@ -76,10 +76,9 @@ async function run({ runtime, level = LEVELS, timeout, json, junit }: Flags): Pr
 
 /** Where a person waits: which case is running. */
 function showCase(level: LevelName, done: number, total: number): void {
-  clearLine();
-  if (process.stderr.isTTY) process.stderr.write(`${level} ${done + 1}/${total}`);
+  if (process.stderr.isTTY) showLine(`${level} ${done + 1}/${total}`);
 }
 
-function clearLine(): void {
-  if (process.stderr.isTTY) process.stderr.write('\r\x1b[2K');
+function clearCase(): void {
+  if (process.stderr.isTTY) clearLine();
 }

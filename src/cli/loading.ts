@@ -6,6 +6,7 @@ import { ArgumentError, TokenizerError } from '../errors.ts';
 import { type LoadedModel, type LoadOptions, loadModel } from '../load.ts';
 import { physicalCores } from '../runtime/cores.ts';
 import { Tokenizer } from '../tokenizer.ts';
+import { listed } from '../words.ts';
 import type { EngineFlags } from './options.ts';
 import { ProgressLine, warn } from './terminal.ts';
 
@@ -33,7 +34,7 @@ export async function load(dir: string, context: number, flags: EngineFlags, sig
   const options = { ...(await loadOptions(flags)), context, signal, onProgress: progress.update };
   const loaded = await loadModel(dir, options).finally(() => progress.end());
   const { unknown_keys } = loaded.plan.config;
-  if (unknown_keys.length > 0) warn(`${dir}/config.json: unknown keys ${named(unknown_keys)}, passed over.`);
+  if (unknown_keys.length > 0) warn(`${dir}/config.json: unknown keys ${listed(unknown_keys.map(quote), MOST_NAMED)}, passed over.`);
   warnNotFinite(dir, loaded.not_finite);
   return loaded;
 }
@@ -42,7 +43,7 @@ export async function load(dir: string, context: number, flags: EngineFlags, sig
 export function warnNotFinite(dir: string, names: readonly string[]): void {
   if (names.length === 0) return;
   warn(
-    `${dir}: NaN or infinite values in ${named(names)} (in q4 also such beyond 1.8 million). Expect no sense from the model; download it again.`,
+    `${dir}: NaN or infinite values in ${listed(names.map(quote), MOST_NAMED)} (in q4 also such beyond 1.8 million). Expect no sense from the model; download it again.`,
   );
 }
 
@@ -66,9 +67,4 @@ export async function readTokenizer(dir: string, { vocab_size }: OlmoHybridConfi
 export function missingTokenizer(dir: string, purpose: string, otherwise = ', or use token ids alone: --tokens FILE.json'): ArgumentError {
   const fix = `Copy tokenizer.json from the repository of the model${otherwise}.`;
   return new ArgumentError({ where: dir, expected: `a tokenizer.json, ${purpose}`, found: 'none', fix });
-}
-
-function named(names: readonly string[]): string {
-  const more = names.length - MOST_NAMED;
-  return `${names.slice(0, MOST_NAMED).map(quote).join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
 }

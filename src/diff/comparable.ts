@@ -2,6 +2,7 @@ import { quote } from '../checkpoint/problem_list.ts';
 import type { LayerType } from '../config.ts';
 import type { Problem } from '../errors.ts';
 import { FORMAT_VERSION, type TracedOp } from '../trace_format.ts';
+import { listed } from '../words.ts';
 import { coarser, PRECISIONS, type Precision } from './tolerance.ts';
 import type { TraceFile } from './trace_file.ts';
 
@@ -70,12 +71,12 @@ export function checkNames(pass: readonly TracedOp[], a: TraceFile, b: TraceFile
     const missing = pass.filter(({ name }) => one.shapes.has(name) && !other.shapes.has(name)).map(({ name }) => name);
     if (missing.length > 0) {
       const fix = 'Trace them as well, or leave them out of both with --only.';
-      problems.push({ where: other.path, expected: `all names of ${one.path}`, found: `no ${listed(missing)}`, fix });
+      problems.push({ where: other.path, expected: `all names of ${one.path}`, found: `no ${listed(missing, MOST_NAMED)}`, fix });
     }
     const unknown = [...one.shapes.keys()].filter((name) => !known.has(name));
     if (unknown.length > 0) {
       const fix = 'docs/trace_format.md lists the names.';
-      problems.push({ where: one.path, expected: 'names of the format', found: listed(unknown.map(quote)), fix });
+      problems.push({ where: one.path, expected: 'names of the format', found: listed(unknown.map(quote), MOST_NAMED), fix });
     }
   }
   return problems;
@@ -93,9 +94,4 @@ export function shapeProblem({ op, a, b }: UnlikeShape): Problem {
   const transposed = op.elements === 'state' && [a[0], a[2], a[1]].join() === b.join();
   const fix = transposed ? 'B has the state transposed.' : 'docs/trace_format.md gives the shape.';
   return { where: op.name, expected: `[${a.join(', ')}], as in A`, found: `[${b.join(', ')}] in B`, fix };
-}
-
-function listed(names: readonly string[]): string {
-  const more = names.length - MOST_NAMED;
-  return `${names.slice(0, MOST_NAMED).join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
 }

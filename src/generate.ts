@@ -26,7 +26,7 @@ export interface CausalLM {
 /** What text generation asks of a tokenizer. */
 export interface TextTokenizer {
   /** One more than the largest id. */
-  readonly vocabSize: number;
+  readonly vocab_size: number;
   /** Token ids of a text. */
   encode(text: string): number[];
   /** A decoder for one text, whose pieces end at whole characters. */
@@ -142,7 +142,7 @@ export async function* generateText(
   const stop_strings = new StopStrings(stop);
   const tokens: number[] = [];
   let text = '';
-  const ids = generate(model, prompt_ids, { vocab_size: tokenizer.vocabSize, ...options });
+  const ids = generate(model, prompt_ids, { vocab_size: tokenizer.vocab_size, ...options });
   let step = await ids.next();
   for (; !step.done; step = await ids.next()) {
     tokens.push(step.value);

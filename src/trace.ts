@@ -27,7 +27,7 @@ export interface TraceOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-export interface TraceFile {
+export interface WrittenTrace {
   readonly tensors: number;
   readonly bytes: number;
 }
@@ -55,7 +55,7 @@ export async function writeTrace(
   tokens: readonly number[],
   load: () => Promise<OlmoHybridForCausalLM>,
   options: TraceOptions,
-): Promise<TraceFile | null> {
+): Promise<WrittenTrace | null> {
   const { writeSync } = await import('node:fs');
   const config = await readConfig(dir);
   const ops = selected(opsOf(config), options.only);

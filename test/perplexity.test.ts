@@ -39,7 +39,7 @@ describe('the recipe over the embedded model', () => {
     const result = await perplexity(strict.model, idsOf(characters), { context, stride });
     expect(result).toMatchObject({ tokens: golden.tokens, windows: golden.windows });
     expect(Math.abs(result.perplexity / golden.perplexity - 1)).toBeLessThan(1e-6);
-    // What is left is the rounding of logits to float32, some 1e-6 of one that is foretold, over hundreds of tokens of either sign.
+    // What is left is the rounding of logits to float32, some 1e-6 of one that is predicted, over hundreds of tokens of either sign.
     expect(Math.abs(result.perplexity / golden.truth - 1)).toBeLessThan(1e-7);
     expect(Math.log(result.perplexity)).toBeCloseTo(result.nll, 14);
   });

@@ -35,7 +35,7 @@ async function rendered(tokenizer: Tokenizer, template: ChatTemplate, conversati
   const results: unknown[] = [];
   for (const { messages, tools } of conversations) {
     const chat = { messages, tools: tools ?? undefined };
-    results.push(await Promise.all([one({ ...chat, addGenerationPrompt: false }), one({ ...chat, addGenerationPrompt: true })]));
+    results.push(await Promise.all([one({ ...chat, add_generation_prompt: false }), one({ ...chat, add_generation_prompt: true })]));
   }
   return results;
 }

@@ -207,7 +207,7 @@ export class Conversation {
     const tokens: number[] = [];
     let [text, first] = ['', 0];
     const seed = BigInt.asUintN(64, this.#seed + BigInt(this.#answers));
-    const { vocabSize: vocab_size } = this.#tokenizer;
+    const { vocab_size } = this.#tokenizer;
     const ids = generate(this.checkpoints, prompt, { ...this.sampling, ...options, vocab_size, eos_token_id: this.#eos, seed, cached });
     try {
       let step = await ids.next();
@@ -244,7 +244,7 @@ export class Conversation {
 
   async #passagesOf(messages: readonly ChatMessage[]): Promise<Passage[]> {
     const all = this.system === null ? messages : [{ role: 'system', content: this.system }, ...messages];
-    const marked = await renderMarkedChat(this.#tokenizer, this.#template, { messages: all, addGenerationPrompt: true });
+    const marked = await renderMarkedChat(this.#tokenizer, this.#template, { messages: all, add_generation_prompt: true });
     return weave(this.#tokenizer, this.#passages, marked);
   }
 

@@ -54,11 +54,11 @@ export function warnNotFinite(dir: string, names: readonly string[]): void {
 export async function readTokenizer(dir: string, { vocab_size }: OlmoHybridConfig): Promise<Tokenizer | null> {
   if (!existsSync(join(dir, 'tokenizer.json'))) return null;
   const tokenizer = await Tokenizer.fromFolder(dir);
-  if (tokenizer.vocabSize <= vocab_size) return tokenizer;
+  if (tokenizer.vocab_size <= vocab_size) return tokenizer;
   throw new TokenizerError({
     where: join(dir, 'tokenizer.json'),
     expected: `ids below ${vocab_size}, the vocab_size in config.json`,
-    found: `ids up to ${tokenizer.vocabSize - 1}`,
+    found: `ids up to ${tokenizer.vocab_size - 1}`,
     fix: 'Use the tokenizer.json and config.json of the same revision.',
   });
 }

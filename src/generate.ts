@@ -1,4 +1,5 @@
 import { ArgumentError, type Problem } from './errors.ts';
+import { macrotask } from './macrotask.ts';
 import { Random, seedProblems } from './random.ts';
 import { Sampler, type SamplingOptions, samplingProblems } from './sampler.ts';
 import { isCount } from './text_file.ts';
@@ -204,21 +205,4 @@ function checkOwner(model: CausalLM, generation: symbol): void {
   const found = 'another that began on the same model before this one ended';
   const fix = 'Take all tokens of one generation before the next begins, or load the model once for each.';
   throw new ArgumentError({ where: 'model', expected: 'one generation at a time', found, fix });
-}
-
-/** Resolves in a task of its own, after waiting events: promises alone would keep timers, signals and key presses waiting. */
-export function macrotask(): Promise<void> {
-  return new Promise((resolve) => {
-    if (typeof setImmediate === 'function') {
-      setImmediate(resolve);
-      return;
-    }
-    // Browsers have no setImmediate, and hold nested timers back for 4 ms.
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
-      port1.close();
-      resolve();
-    };
-    port2.postMessage(null);
-  });
 }

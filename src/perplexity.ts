@@ -1,8 +1,8 @@
 import { ArgumentError, type Problem } from './errors.ts';
-import { macrotask } from './generate.ts';
+import { exp } from './exact_math.ts';
 import { logSumExp } from './log_probability.ts';
+import { macrotask } from './macrotask.ts';
 import type { OlmoHybridForCausalLM } from './model/olmo_hybrid.ts';
-import { exp } from './sampler.ts';
 
 export interface PerplexityOptions {
   /** Tokens of a window. Default: the model's context. */

@@ -43,7 +43,7 @@ export async function load(dir: string, context: number, flags: EngineFlags, sig
 export function warnNotFinite(dir: string, names: readonly string[]): void {
   if (names.length === 0) return;
   warn(
-    `${dir}: NaN or infinite values in ${listed(names.map(quote), MOST_NAMED)} (in q4 also such beyond 1.8 million). Expect no sense from the model; download it again.`,
+    `${dir}: NaN or infinite values in ${listed(names.map(quote), MOST_NAMED)} (in q4 also such beyond 1.8 million). Its output will be meaningless; download it again.`,
   );
 }
 

@@ -20,7 +20,7 @@ interface Flags extends EngineFlags {
 }
 
 export function addPerplexity(program: Command): void {
-  const command = program.command('perplexity').description('say how well a model foresees a text');
+  const command = program.command('perplexity').description('measure how well a model predicts a text');
   addModelOption(command)
     .requiredOption('--file <text>', 'UTF-8 file to measure')
     .option('--context <n>', `tokens of a window (default: those of the model, at most ${DEFAULT_CONTEXT})`, integer('--context', 2))

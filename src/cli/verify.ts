@@ -14,9 +14,7 @@ interface Flags extends EngineFlags {
 }
 
 export function addVerify(program: Command): void {
-  const command = program
-    .command('verify')
-    .description('hold the results of this machine against those of PyTorch and the truth in float64');
+  const command = program.command('verify').description("compare this machine's results with PyTorch's and with a float64 truth");
   addModelOption(command, 'the kernels, models and text that come with this package').option('--json', 'print one array of all results');
   addEngineOptions(command, 'strict').action(run);
   command.addHelpText(

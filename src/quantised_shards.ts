@@ -19,7 +19,7 @@ export const SHARD_BYTES = 4e9;
 const CHUNK_BYTES = 1 << 24;
 
 /** A tensor of the output: a copy of `entry`, or its blocks. */
-export interface Output extends TensorLayout {
+interface Output extends TensorLayout {
   readonly entry: TensorEntry;
   readonly matrix: Matrix | null;
   readonly bytes: number;

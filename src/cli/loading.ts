@@ -42,9 +42,9 @@ export async function load(dir: string, context: number, flags: EngineFlags, sig
 /** Warns of parameters that hold NaN or infinite values, or in q4 such as are too large, if there are any. */
 export function warnNotFinite(dir: string, names: readonly string[]): void {
   if (names.length === 0) return;
-  warn(
-    `${dir}: NaN or infinite values in ${listed(names.map(quote), MOST_NAMED)} (in q4 also such beyond 1.8 million). Its output will be meaningless; download it again.`,
-  );
+  const parameters = listed(names.map(quote), MOST_NAMED);
+  const advice = 'Its output will be meaningless; download it again.';
+  warn(`${dir}: NaN or infinite values in ${parameters} (in q4 also such beyond 1.8 million). ${advice}`);
 }
 
 /**

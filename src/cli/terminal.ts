@@ -9,7 +9,7 @@ function coloursOf(stream: WriteStream): ReturnType<typeof picocolors.createColo
 }
 
 export const onStdout = coloursOf(process.stdout);
-export const onStderr = coloursOf(process.stderr);
+const onStderr = coloursOf(process.stderr);
 
 /** A quiet line beside the data, on stderr. */
 export function note(text: string): void {

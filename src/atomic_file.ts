@@ -1,13 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
-import { ArgumentError } from './errors.ts';
-
-const REASONS: Readonly<Record<string, string>> = {
-  ENOENT: 'no such folder',
-  ENOTDIR: 'a file in the place of a folder',
-  EACCES: 'no permission to write it',
-  EISDIR: 'a folder',
-  ENOSPC: 'a full disk',
-};
+import { ArgumentError, reasonOf } from './errors.ts';
 
 /**
  * Writes a file that is there in full or not at all (Node only).
@@ -67,6 +59,7 @@ function isSystemError(error: unknown): error is NodeJS.ErrnoException {
 }
 
 function unwritable(path: string, cause: NodeJS.ErrnoException, expected = 'a file that can be written'): ArgumentError {
-  const found = REASONS[cause.code ?? ''] ?? cause.message;
+  const words = { ENOENT: 'no such folder', ENOTDIR: 'a file in the place of a folder' };
+  const found = reasonOf(cause, 'no permission to write it', words);
   return new ArgumentError({ where: path, expected, found, fix: 'Choose another path.' }, { cause });
 }

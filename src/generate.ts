@@ -1,6 +1,8 @@
 import { ArgumentError, type Problem } from './errors.ts';
+import { macrotask } from './macrotask.ts';
 import { Random, seedProblems } from './random.ts';
 import { Sampler, type SamplingOptions, samplingProblems } from './sampler.ts';
+import { isCount } from './text_file.ts';
 import { StopStrings, stopStringProblems } from './stop_strings.ts';
 
 /** What generation asks of a model. */
@@ -27,7 +29,7 @@ export interface CausalLM {
 /** What text generation asks of a tokenizer. */
 export interface TextTokenizer {
   /** One more than the largest id. */
-  readonly vocabSize: number;
+  readonly vocab_size: number;
   /** Token ids of a text. */
   encode(text: string): number[];
   /** A decoder for one text, whose pieces end at whole characters. */
@@ -139,7 +141,7 @@ export async function* generateText(
   const stop_strings = new StopStrings(stop);
   const tokens: number[] = [];
   let text = '';
-  const ids = generate(model, prompt_ids, { vocab_size: tokenizer.vocabSize, ...options });
+  const ids = generate(model, prompt_ids, { vocab_size: tokenizer.vocab_size, ...options });
   let step = await ids.next();
   for (; !step.done; step = await ids.next()) {
     tokens.push(step.value);
@@ -196,10 +198,6 @@ function promptProblems({ config: { vocab_size }, context }: CausalLM, prompt: r
   return problems;
 }
 
-function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0;
-}
-
 /**
  * Refuses to go on with caches that someone else has changed.
  * @param changes the model's, when its caches were left
@@ -210,21 +208,4 @@ export function checkAlone(model: Pick<CausalLM, 'changes'>, changes: number): v
   const found = 'another that began on the same model before this one ended';
   const fix = 'Take all tokens of one generation before the next begins, or load the model once for each.';
   throw new ArgumentError({ where: 'model', expected: 'one generation at a time', found, fix });
-}
-
-/** Resolves in a task of its own, after waiting events: promises alone would keep timers, signals and key presses waiting. */
-export function macrotask(): Promise<void> {
-  return new Promise((resolve) => {
-    if (typeof setImmediate === 'function') {
-      setImmediate(resolve);
-      return;
-    }
-    // Browsers have no setImmediate, and hold nested timers back for 4 ms.
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
-      port1.close();
-      resolve();
-    };
-    port2.postMessage(null);
-  });
 }

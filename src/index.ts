@@ -1,7 +1,7 @@
 export { type Answer, type AnswerOptions, Conversation, type ConversationOptions, type Prompt } from './chat/conversation.ts';
 export { type LoadedSession, loadSession, saveSession } from './chat/session_file.ts';
 export { type SessionModel, sessionModel } from './chat/session_model.ts';
-export { type CheckpointOptions, type RewindableLM, StateCheckpoints } from './chat/state_checkpoints.ts';
+export { type StateCheckpointOptions, type RewindableLM, StateCheckpoints } from './chat/state_checkpoints.ts';
 export {
   type Chat,
   type ChatMessage,

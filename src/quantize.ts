@@ -52,7 +52,7 @@ export async function quantizeCheckpoint(input: string, output: string, options:
     try {
       await writeFolderAtomically(output, async (to) => {
         const metadata = quantisedMetadata(weights, { source_weights_sha256: await digestOfWeights(input, onRead, signal) });
-        for (const { source } of folder.files) {
+        for (const { source } of folder.files.values()) {
           const ofSource = shards.filter((shard) => shard.source.source === source);
           await withFiles(to, ofSource, async (files) => await writer.write(files, metadata, source.read, onRead));
         }

@@ -1,4 +1,4 @@
-import type { ConfigError, TokenizerError } from './errors.ts';
+import { type ConfigError, reasonOf, type TokenizerError } from './errors.ts';
 
 /** The class of the errors of a file, by what the file is for. */
 type Failure = typeof ConfigError | typeof TokenizerError;
@@ -15,9 +15,8 @@ export async function readTextFile(path: string, Failure: Failure): Promise<stri
     return decodeUtf8(await readFile(path), path, Failure);
   } catch (error) {
     if (error instanceof Failure) throw error;
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT') return null;
-    const found = code === 'EISDIR' ? 'a folder' : message;
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    const found = reasonOf(error, 'no permission to read it');
     throw new Failure({ where: path, expected: 'a readable file', found, fix: 'Check the path and its permissions.' }, { cause: error });
   }
 }
@@ -56,6 +55,11 @@ export function parseJsonObject(text: string, where: string, Failure: Failure): 
 /** Whether a JSON value is an object, not an array and not null. */
 export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** Whether a value is an integer of at least 0: a count, or the id of a token. */
+export function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
 /** What a message calls a value, most often of JSON: a short one in full, else its kind. */

@@ -8,7 +8,7 @@ import { type PreTokenizerJson, parseTokenizerJson, type TokenizerJson } from '.
 /** How ids become text. */
 export interface DecodeOptions {
   /** Leaves out special tokens such as `<|im_end|>`. Default false. */
-  readonly skipSpecialTokens?: boolean | undefined;
+  readonly skip_special_tokens?: boolean | undefined;
 }
 
 /** Cuts text into words in the byte alphabet. Spelled out because the library's own types do not resolve under NodeNext. */
@@ -27,7 +27,7 @@ const BYTES: ReadonlyMap<string, number> = new Map(BYTE_ALPHABET.map((character,
  */
 export class Tokenizer {
   /** One more than the largest id: what a row of logits must hold at least. */
-  readonly vocabSize: number;
+  readonly vocab_size: number;
   /** Ids of the special tokens by their text. */
   readonly specialTokens: ReadonlyMap<string, number>;
   readonly specialIds: ReadonlySet<number>;
@@ -41,7 +41,7 @@ export class Tokenizer {
   private constructor({ ids, tokens, added_tokens, bytes, merges, wholeWords, pre_tokenizer }: TokenizerJson, where: string) {
     this.#ids = ids;
     this.#tokens = tokens;
-    this.vocabSize = 1 + [...tokens.keys()].reduce((a, b) => Math.max(a, b));
+    this.vocab_size = 1 + [...tokens.keys()].reduce((a, b) => Math.max(a, b));
     this.specialTokens = new Map(added_tokens.filter(({ special }) => special).map(({ content, id }) => [content, id]));
     this.specialIds = new Set(this.specialTokens.values());
     this.#addedTokens = new RegExp(anyOf(added_tokens.map(({ content }) => content)), 'g');
@@ -129,10 +129,10 @@ export class Tokenizer {
   }
 
   /** HF: tokenizers ByteLevel decoder. A token that has a character outside the byte alphabet stands for its own UTF-8. */
-  #bytesOf(id: number, { skipSpecialTokens = false }: DecodeOptions): Uint8Array {
+  #bytesOf(id: number, { skip_special_tokens = false }: DecodeOptions): Uint8Array {
     const token = this.#tokens.get(id);
-    if (token === undefined) throw unknownId(id, this.vocabSize);
-    if (skipSpecialTokens && this.specialIds.has(id)) return new Uint8Array();
+    if (token === undefined) throw unknownId(id, this.vocab_size);
+    if (skip_special_tokens && this.specialIds.has(id)) return new Uint8Array();
     const bytes = Array.from(token, (character) => BYTES.get(character) ?? -1);
     return bytes.includes(-1) ? new TextEncoder().encode(token) : Uint8Array.from(bytes);
   }
@@ -171,7 +171,7 @@ export function checkWellFormed(text: string): void {
   throw new TokenizerError({ where: 'text', expected: 'well-formed Unicode', found, fix });
 }
 
-function unknownId(id: number, vocabSize: number): TokenizerError {
-  const expected = `ids of tokens, integers in [0, ${vocabSize})`;
+function unknownId(id: number, vocab_size: number): TokenizerError {
+  const expected = `ids of tokens, integers in [0, ${vocab_size})`;
   return new TokenizerError({ where: 'token ids', expected, found: String(id), fix: 'Use ids that were made with this tokenizer.' });
 }

@@ -181,7 +181,7 @@ describe('a mistake ends with exit code 1 and says what was expected, what was f
   });
 });
 
-it('a mistake of the program ends with exit code 2, and a hint instead of a stack trace', () => {
+it('a bug ends with exit code 2, and a hint instead of a stack trace', () => {
   let stderr = '';
   const spy = vi.spyOn(process.stderr, 'write').mockImplementation((text) => {
     stderr += text;
@@ -189,7 +189,7 @@ it('a mistake of the program ends with exit code 2, and a hint instead of a stac
   });
   try {
     expect(report(new TypeError('x is undefined'), 'olmo-hybrid', false)).toBe(2);
-    expect(stderr).toMatch(/^error .*mistake of the program.*TypeError: x is undefined.*--debug.*\n$/);
+    expect(stderr).toMatch(/^error .*This is a bug in olmo-hybrid: TypeError: x is undefined.*--debug.*\n$/);
     expect(report(new TypeError('x is undefined'), 'olmo-hybrid', true)).toBe(2);
     expect(stderr).toMatch(/^ +at /m);
   } finally {

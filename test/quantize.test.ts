@@ -65,7 +65,7 @@ describe('a quantised folder', () => {
       hash.update(`${name} ${entry.dtype} [${entry.shape.join(', ')}]\n`).update(bytes);
     }
     await source.close();
-    expect(Object.fromEntries(files[0]!.metadata)).toEqual({
+    expect(Object.fromEntries(files.get('model.safetensors')!.metadata)).toEqual({
       quantised_format_version: '5',
       weights: 'q4',
       block: '32',

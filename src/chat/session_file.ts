@@ -21,7 +21,7 @@ const DIGEST_AT = 8 + BEGINNING.length;
 const HASHED_AT_ONCE = 1 << 24; // bytes
 
 const DAMAGED = 'The file is damaged: take a copy of it, or begin anew.';
-const NO_SESSION = 'This is no session, or it is damaged: give the path of one that was saved.';
+const NO_SESSION = 'This is not a session file, or it is damaged: give the path of one that was saved.';
 
 /** What loading a session brought back. */
 export interface LoadedSession {

@@ -7,7 +7,7 @@ export interface RewindableLM extends CausalLM {
   restore(snapshot: Snapshot): void;
 }
 
-export interface CheckpointOptions {
+export interface StateCheckpointOptions {
   /** Most bytes of all checkpoints together; those used longest ago go first. Default 1 GiB. */
   readonly limit_bytes?: number | undefined;
   /** Most tokens from one checkpoint to the next. Default 512, or more where those of a whole context would take over half of the bytes. */
@@ -44,7 +44,7 @@ export class StateCheckpoints implements CausalLM {
   #mark = 0;
 
   /** @param model its caches are emptied */
-  constructor(model: RewindableLM, { limit_bytes = DEFAULT_LIMIT_BYTES, every }: CheckpointOptions = {}) {
+  constructor(model: RewindableLM, { limit_bytes = DEFAULT_LIMIT_BYTES, every }: StateCheckpointOptions = {}) {
     const { config, context, prefill_chunk } = model;
     [this.config, this.context, this.prefill_chunk, this.limit_bytes] = [config, context, prefill_chunk, limit_bytes];
     this.#model = model;

@@ -24,7 +24,7 @@ interface Piece {
 }
 
 /** How a checkpoint is read. */
-export interface Reading {
+interface Reading {
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }

@@ -6,7 +6,7 @@ import type { SafetensorsFile, TensorEntry } from './safetensors.ts';
 // Quantised matrices in safetensors files, as docs/quantised_format.md describes them: U8 [panels, blocks, bytes of a block], so that the shape tells
 // the format, and the data is what lies in memory.
 
-export const QUANTISED_FORMAT_VERSION = '5';
+const QUANTISED_FORMAT_VERSION = '5';
 const VERSION_KEY = 'quantised_format_version';
 
 /** Weights that share a scale. */
@@ -17,12 +17,12 @@ export const BLOCK_BYTES = { Q8: 544, Q4: 288 } as const;
 const SCALES = { Q8: { at: 512, mask: 0x7f80, spoilt: 0x7f80 }, Q4: { at: 256, mask: 0xffc0, spoilt: 0xffc0 } } as const;
 
 /** What quantised matrices were made of: tensors, by their digest, or files of a repository, each by its sha256. */
-export type QuantisedSource =
+type QuantisedSource =
   | { readonly source_weights_sha256: string }
   | { readonly source_repository: string; readonly source_commit: string; readonly source_files_sha256: string };
 
 /** What a quantised folder says of itself. */
-export interface Quantisation {
+interface Quantisation {
   readonly weights: string;
   /** null when it was made of a repository. */
   readonly source_weights_sha256: string | null;
@@ -43,7 +43,8 @@ export function quantisedMetadata(weights: 'q8' | 'q4', source: QuantisedSource)
 }
 
 /** What the files of a quantised folder say of themselves; null of a folder that is not. */
-export function quantisationOf([file]: readonly SafetensorsFile[]): Quantisation | null {
+export function quantisationOf(files: ReadonlyMap<string, SafetensorsFile>): Quantisation | null {
+  const [file] = files.values();
   const { metadata } = file!;
   if (!metadata.has(VERSION_KEY)) return null;
   const said = (key: string) => metadata.get(key) ?? null;
@@ -78,9 +79,9 @@ export function spoiltBlocks(bytes: Uint8Array, format: WeightFormat): number {
 }
 
 /** @throws {CheckpointError} when quantised matrices are of a version that is not known here, or of none. */
-export function checkQuantisedFiles(files: readonly SafetensorsFile[]): void {
+export function checkQuantisedFiles(files: ReadonlyMap<string, SafetensorsFile>): void {
   const problems = new ProblemList('quantised weights');
-  for (const { source, metadata, tensors } of files) {
+  for (const { source, metadata, tensors } of files.values()) {
     const version = metadata.get(VERSION_KEY);
     if (version === QUANTISED_FORMAT_VERSION) continue;
     if (version === undefined && ![...tensors.values()].some((entry) => packedFormat(entry))) continue;

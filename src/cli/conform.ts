@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
@@ -8,9 +8,9 @@ import { LEVELS, type LevelName } from '../conform/protocol.ts';
 import { reportJunit } from '../conform/report_junit.ts';
 import { reportText } from '../conform/report_text.ts';
 import { startRuntime } from '../conform/runtime_process.ts';
-import { ArgumentError } from '../errors.ts';
 import { integer, oneOf } from './options.ts';
-import { duration, INTERRUPTED, interruption, note, onStdout } from './terminal.ts';
+import { marks, reportJson, writeReport } from './report.ts';
+import { clearLine, duration, INTERRUPTED, interruption, note, showLine } from './terminal.ts';
 
 const TIMEOUT_SECONDS = 120;
 
@@ -56,11 +56,11 @@ async function run({ runtime, level = LEVELS, timeout, json, junit }: Flags): Pr
   try {
     for await (const result of conform(program, level, folder, { onCase: showCase, signal })) {
       levels.push(result);
-      clearLine();
+      clearCase();
       note(`${result.level}: ${result.status}, ${result.cases.length} cases in ${duration(result.seconds)}`);
     }
   } finally {
-    clearLine();
+    clearCase();
     await program.close();
     await rm(folder, { recursive: true, force: true });
   }
@@ -69,28 +69,16 @@ async function run({ runtime, level = LEVELS, timeout, json, junit }: Flags): Pr
     return;
   }
   const conformance = summarized(runtime, levels);
-  if (junit !== undefined) {
-    await writeFile(junit, reportJunit(conformance)).catch((cause: NodeJS.ErrnoException) => {
-      const problem = { where: junit, expected: 'a file that can be written', found: cause.message, fix: 'Choose another --junit.' };
-      throw new ArgumentError(problem, { cause });
-    });
-  }
-  const marks = { bold: onStdout.bold, dim: onStdout.dim, good: onStdout.green, bad: onStdout.red };
-  process.stdout.write(json ? `${JSON.stringify(conformance, numbersOfJson, 2)}\n` : reportText(conformance, marks));
+  if (junit !== undefined) await writeReport('--junit', junit, reportJunit(conformance));
+  process.stdout.write(json ? reportJson(conformance) : reportText(conformance, marks));
   process.exitCode = conformance.conforms ? 0 : 1;
 }
 
 /** Where a person waits: which case is running. */
 function showCase(level: LevelName, done: number, total: number): void {
-  clearLine();
-  if (process.stderr.isTTY) process.stderr.write(`${level} ${done + 1}/${total}`);
+  if (process.stderr.isTTY) showLine(`${level} ${done + 1}/${total}`);
 }
 
-function clearLine(): void {
-  if (process.stderr.isTTY) process.stderr.write('\r\x1b[2K');
-}
-
-/** JSON has no infinity: as a text. */
-function numbersOfJson(_key: string, value: unknown): unknown {
-  return typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
+function clearCase(): void {
+  if (process.stderr.isTTY) clearLine();
 }

@@ -1,12 +1,11 @@
-import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { visible } from '../checkpoint/problem_list.ts';
 import { diffTraces } from '../diff/compare.ts';
 import { reportHtml } from '../diff/report_html.ts';
 import { reportText } from '../diff/report_text.ts';
-import { ArgumentError, OlmoHybridError } from '../errors.ts';
+import { OlmoHybridError } from '../errors.ts';
 import { report } from './mistake.ts';
-import { onStdout } from './terminal.ts';
+import { marks, reportJson, writeReport } from './report.ts';
 
 /** As the exit status tells a CI. */
 const EXIT = { same: 0, diverged: 1, 'not comparable': 2 };
@@ -38,18 +37,7 @@ export function addDiff(program: Command): void {
 
 async function run(a: string, b: string, { json, html }: Flags): Promise<void> {
   const diff = await diffTraces(a, b);
-  if (html !== undefined) {
-    await writeFile(html, reportHtml(diff)).catch((cause: NodeJS.ErrnoException) => {
-      const problem = { where: html, expected: 'a file that can be written', found: cause.message, fix: 'Choose another --html.' };
-      throw new ArgumentError(problem, { cause });
-    });
-  }
-  const marks = { bold: onStdout.bold, dim: onStdout.dim, good: onStdout.green, bad: onStdout.red };
-  process.stdout.write(json ? `${JSON.stringify(diff, numbersOfJson, 2)}\n` : reportText(diff, marks, visible));
+  if (html !== undefined) await writeReport('--html', html, reportHtml(diff));
+  process.stdout.write(json ? reportJson(diff) : reportText(diff, marks, visible));
   process.exitCode = EXIT[diff.outcome];
-}
-
-/** JSON has no infinity: as a text. */
-function numbersOfJson(_key: string, value: unknown): unknown {
-  return typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
 }

@@ -1,4 +1,4 @@
-import { HubError } from '../errors.ts';
+import { HubError, reasonOf } from '../errors.ts';
 import type { HubEnvironment } from './environment.ts';
 import { isCommit, type ModelId } from './model_id.ts';
 
@@ -9,7 +9,7 @@ import { isCommit, type ModelId } from './model_id.ts';
 export const INCOMPLETE = '.olmo-hybrid.incomplete';
 
 /** Folders of a repository in the cache. */
-export interface CachedRepository {
+interface CachedRepository {
   readonly blobs: string;
   readonly refs: string;
   readonly snapshots: string;
@@ -84,19 +84,11 @@ export async function fileBytes(path: string): Promise<number | null> {
   return stats?.isFile() ? stats.size : null;
 }
 
-const REASONS: Readonly<Record<string, string>> = {
-  ENOSPC: 'a full disk',
-  EDQUOT: 'a full quota',
-  EFBIG: 'a limit of the file size',
-  EACCES: 'no permission to write',
-  EPERM: 'no permission to write',
-  EROFS: 'a file system that is read only',
-};
-
 /** What keeps the cache from being written, in the words of this project; other errors as they are. */
 export function cacheError(error: unknown, { cache }: HubEnvironment): unknown {
   if (!(error instanceof Error) || !('syscall' in error)) return error;
-  const { code = '', message, path } = error as NodeJS.ErrnoException;
+  const { path } = error as NodeJS.ErrnoException;
+  const found = reasonOf(error, 'no permission to write');
   const fix = 'Make room or mend the permissions, or choose another folder by HF_HUB_CACHE; what has been fetched is kept.';
-  return new HubError({ where: path ?? cache, expected: 'to write there', found: REASONS[code] ?? message, fix }, { cause: error });
+  return new HubError({ where: path ?? cache, expected: 'to write there', found, fix }, { cause: error });
 }

@@ -5,7 +5,7 @@ import type { HubEnvironment } from './environment.ts';
 import { isCommit, type ModelId } from './model_id.ts';
 
 /** A snapshot in the cache, or a quantised model made of one. */
-export interface CachedModel {
+interface CachedModel {
   readonly repository: string;
   readonly commit: string;
   /** Branches and tags that were this commit when they were last asked for. */
@@ -21,7 +21,7 @@ export interface CachedModel {
 }
 
 /** A file whose content is not what its name in the cache says. */
-export interface DamagedFile {
+interface DamagedFile {
   readonly path: string;
   readonly expected: string;
   readonly found: string;

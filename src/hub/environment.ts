@@ -56,7 +56,7 @@ function endpointOf(text: string): string {
     where: 'HF_ENDPOINT',
     expected: 'an http or https URL',
     found: JSON.stringify(text),
-    fix: 'Mend or unset it.',
+    fix: 'Correct or unset it.',
   });
 }
 

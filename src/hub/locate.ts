@@ -56,11 +56,13 @@ export async function cachedFolder(
   { environment, need = 'weights', weights }: Pick<LocateOptions, 'environment' | 'need' | 'weights'>,
 ): Promise<string | null> {
   const { refs, snapshots, quantised } = cachedRepository(environment, id);
-  const snapshot = await readRef(refs, id.revision).then((commit) => commit && `${snapshots}/${commit}`);
-  const own = await readRef(quantised.refs, id.revision).then((commit) => commit && `${quantised.snapshots}/${commit}`);
-  const quantisedFirst = ['q8', 'q4'].filter((format) => format === weights).map((format) => own && `${own}/${format}`);
-  const quantisedLast = ['q8', 'q4'].filter(() => weights === undefined).map((format) => own && `${own}/${format}`);
-  for (const folder of [...quantisedFirst, snapshot, ...quantisedLast]) {
+  const commit = await readRef(refs, id.revision);
+  const quantisedCommit = await readRef(quantised.refs, id.revision);
+  const original = commit && `${snapshots}/${commit}`;
+  const quantisedAs = (format: string) => quantisedCommit && `${quantised.snapshots}/${quantisedCommit}/${format}`;
+  const asked = weights === 'q8' || weights === 'q4' ? quantisedAs(weights) : null;
+  const preferred = weights === undefined ? [original, quantisedAs('q8'), quantisedAs('q4')] : [asked, original];
+  for (const folder of preferred) {
     if (folder && (await hasNeeded(folder, need).catch(() => false))) return folder;
   }
   return null;

@@ -6,7 +6,7 @@ const STALE_MS = 5000;
 const TOUCH_MS = STALE_MS / 5;
 const LOOK_MS = 200;
 
-export interface LockOptions {
+interface LockOptions {
   readonly signal: AbortSignal | undefined;
   /** Called once, when another process has the lock. */
   readonly onWait: () => void;

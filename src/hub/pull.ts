@@ -1,5 +1,6 @@
 import { INDEX, isSmall, SINGLE } from '../checkpoint/model_files.ts';
 import { HubError, type Problem } from '../errors.ts';
+import { gigabytes } from '../words.ts';
 import { cachedRepository, cacheError, fileBytes, INCOMPLETE, linkBlob, writeRef } from './cache.ts';
 import { HubClient, type HubOptions } from './client.ts';
 import { download } from './download.ts';
@@ -152,8 +153,4 @@ class Pull {
 
 function sum(files: readonly HubFile[]): number {
   return files.reduce((total, { bytes }) => total + bytes, 0);
-}
-
-function gigabytes(bytes: number): string {
-  return bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }

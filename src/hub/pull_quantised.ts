@@ -1,5 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
-import { openCheckpointFolder } from '../checkpoint/checkpoint_folder.ts';
+import { type CheckpointFolder, openCheckpointFolder } from '../checkpoint/checkpoint_folder.ts';
 import { INDEX, isSmall } from '../checkpoint/model_files.ts';
 import { quantisedMetadata } from '../checkpoint/quantised.ts';
 import { HubError } from '../errors.ts';
@@ -61,29 +61,21 @@ async function make(
 ): Promise<Made> {
   const { signal } = held;
   const { mkdir, rename, rm, writeFile } = await import('node:fs/promises');
-  const { dirname } = await import('node:path');
   const from = remoteFiles(client, repository);
   const { config, placement } = await planModel(from, { weights, context: 1, memory_limit_bytes: Infinity });
   const checkpoint = await openCheckpointFolder(from);
   const shards = planShards(from.name, config, checkpoint, placement.parameters, SHARD_BYTES);
-  const metadata = quantisedMetadata(
-    weights,
-    sourceOf(
-      repository,
-      checkpoint.files.map(({ source }) => source.name),
-    ),
-  );
+  const metadata = quantisedMetadata(weights, sourceOf(repository, checkpoint));
   const unfinished = `${folder}${INCOMPLETE}`;
   await rename(folder, unfinished).catch(() => {}); // where `cache verify` has taken files out of it
   await mkdir(unfinished, { recursive: true });
 
-  const total = checkpoint.files.reduce((sum, { source }) => sum + source.byteLength, 0);
+  const total = [...checkpoint.files.values()].reduce((sum, { source }) => sum + source.byteLength, 0);
   let [done, fetched] = [0, 0];
   const writer = await ShardWriter.create(shards, threads);
   try {
     await checkRoom(client, unfinished, shards, metadata);
-    for (const { source } of checkpoint.files) {
-      const name = source.name.slice(`${client.where()}: `.length);
+    for (const [name, { source }] of checkpoint.files) {
       const ofSource = shards.filter((shard) => shard.source.source === source);
       const before = done;
       if (!(await areDone(unfinished, ofSource, metadata))) {
@@ -105,15 +97,7 @@ async function make(
     await writer.dispose();
   }
   const small = from.names.filter(isSmall);
-  for (const name of small) {
-    const reader = await ForwardReader.open(remoteFile(client, repository, name));
-    const bytes = new Uint8Array(repository.files.get(name)!.bytes);
-    await reader.read(0, bytes);
-    await reader.finish();
-    await mkdir(dirname(`${unfinished}/${name}`), { recursive: true });
-    await writeFile(`${unfinished}/${name}`, bytes);
-    fetched += bytes.length;
-  }
+  fetched += await copySmall(client, repository, small, unfinished);
   if (shards.length > 1) await writeFile(`${unfinished}/${INDEX}`, shardIndex(shards));
   const index = shards.length > 1 ? [INDEX] : [];
   await writeSums(unfinished, [...shards.map(({ name }) => name), ...index, ...small].sort(), signal);
@@ -122,9 +106,26 @@ async function make(
   return { ...(await facts(folder)), fetched, not_finite: [...writer.notFinite] };
 }
 
+/** Returns the bytes of the files. */
+async function copySmall(client: HubClient, repository: Repository, names: readonly string[], to: string): Promise<number> {
+  const { mkdir, writeFile } = await import('node:fs/promises');
+  const { dirname } = await import('node:path');
+  let copied = 0;
+  for (const name of names) {
+    const reader = await ForwardReader.open(remoteFile(client, repository, name));
+    const bytes = new Uint8Array(repository.files.get(name)!.bytes);
+    await reader.read(0, bytes);
+    await reader.finish();
+    await mkdir(dirname(`${to}/${name}`), { recursive: true });
+    await writeFile(`${to}/${name}`, bytes);
+    copied += bytes.length;
+  }
+  return copied;
+}
+
 /** Says of what it was made: the sha256 of each file of weights, as the repository lists it. */
-function sourceOf({ id, commit, files }: Repository, sources: readonly string[]) {
-  const digests = [...files.values()].filter(({ name }) => sources.some((source) => source.endsWith(`: ${name}`)));
+function sourceOf({ id, commit, files }: Repository, checkpoint: CheckpointFolder) {
+  const digests = [...files.values()].filter(({ name }) => checkpoint.files.has(name));
   return {
     source_repository: id.repository,
     source_commit: commit,

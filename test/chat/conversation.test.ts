@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { type ChatTemplate, encodeChat, readChatTemplate } from '../../src/chat_template.ts';
 import { type Answer, type AnswerOptions, Conversation, type ConversationOptions } from '../../src/chat/conversation.ts';
-import { type CheckpointOptions, StateCheckpoints } from '../../src/chat/state_checkpoints.ts';
+import { type StateCheckpointOptions, StateCheckpoints } from '../../src/chat/state_checkpoints.ts';
 import { ArgumentError, RuntimeLimitError, TokenizerError } from '../../src/errors.ts';
 import { generate } from '../../src/generate.ts';
 import { readGenerationConfig } from '../../src/generation_config.ts';
@@ -41,7 +41,7 @@ const plain: ChatTemplate = {
   sources: new Map([['default', '{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant: ']]),
 };
 
-type Options = Partial<ConversationOptions> & LoadOptions & CheckpointOptions & { template?: ChatTemplate };
+type Options = Partial<ConversationOptions> & LoadOptions & StateCheckpointOptions & { template?: ChatTemplate };
 
 async function begin({ template = chatml, every, limit_bytes, context, kv, kernels, mode, prefill_chunk, ...options }: Options = {}) {
   const loaded = await loadModel(dir, { context: context ?? 2048, kv, kernels, mode, prefill_chunk: prefill_chunk ?? 32 });
@@ -126,7 +126,7 @@ describe('twenty turns', () => {
       expect(tokens).toEqual(await fromScratch(prompt, 25));
       // The prompt is the template's text, but for the spaces that it trims.
       const messages = [{ role: 'system', content: 'Be brief.' }, ...conversation.messages.slice(0, -1)];
-      const { text: rendered } = await encodeChat(tokenizer, chatml, { messages, addGenerationPrompt: true });
+      const { text: rendered } = await encodeChat(tokenizer, chatml, { messages, add_generation_prompt: true });
       expect(tokenizer.decode(prompt).replace(/\s+/g, '')).toBe(rendered.replace(/\s+/g, ''));
     }
   });
@@ -282,7 +282,7 @@ describe('what ends an answer', () => {
     for (let turn = 0; turn < 3; turn++) {
       const { tokens } = (await collect(conversation.send('Hello', { max_tokens: 60 }))).result;
       expect(tokens).toHaveLength(60);
-      expect(Math.max(...tokens)).toBeLessThan(tokenizer.vocabSize);
+      expect(Math.max(...tokens)).toBeLessThan(tokenizer.vocab_size);
     }
     expect(model.counted()).toBe(checkpoints.tokens.length);
   });

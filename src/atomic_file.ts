@@ -7,6 +7,8 @@ const REASONS: Readonly<Record<string, string>> = {
   EACCES: 'no permission to write it',
   EISDIR: 'a folder',
   ENOSPC: 'a full disk',
+  EEXIST: 'something that came there meanwhile',
+  ENOTEMPTY: 'something that came there meanwhile',
 };
 
 /**
@@ -17,7 +19,7 @@ const REASONS: Readonly<Record<string, string>> = {
  */
 export async function writeAtomically(path: string, write: (file: FileHandle) => Promise<boolean>): Promise<boolean> {
   const { open, rename, rm } = await import('node:fs/promises');
-  const temporary = `${path}.${process.pid}.tmp`;
+  const temporary = beside(path);
   let file: FileHandle | undefined;
   try {
     file = await open(temporary, 'wx');
@@ -28,8 +30,10 @@ export async function writeAtomically(path: string, write: (file: FileHandle) =>
   } catch (error) {
     throw isSystemError(error) ? unwritable(path, error) : error;
   } finally {
-    await file?.close();
-    await rm(temporary, { force: true });
+    if (file) {
+      await file.close();
+      await rm(temporary, { force: true });
+    }
   }
 }
 
@@ -50,16 +54,23 @@ export async function writeFolderAtomically(path: string, write: (folder: string
       fix: 'Choose another path, or remove it.',
     });
   }
-  const temporary = `${path.replace(/[/\\]+$/, '')}.${process.pid}.tmp`;
+  const temporary = beside(path.replace(/[/\\]+$/, ''));
+  let made = false;
   try {
     await mkdir(temporary);
+    made = true;
     await write(temporary);
     await rename(temporary, path);
   } catch (error) {
     throw isSystemError(error) ? unwritable(path, error, 'a folder that can be made') : error;
   } finally {
-    await rm(temporary, { recursive: true, force: true });
+    if (made) await rm(temporary, { recursive: true, force: true });
   }
+}
+
+/** A name of one call alone: the process id is none, for two calls may overlap, and in containers it is that of a run that was killed. */
+function beside(path: string): string {
+  return `${path}.${crypto.randomUUID().slice(0, 8)}.tmp`;
 }
 
 function isSystemError(error: unknown): error is NodeJS.ErrnoException {

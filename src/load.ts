@@ -19,12 +19,11 @@ import { BANK_LIMIT_BYTES, WasmBank } from './runtime/wasm_bank.ts';
 import { ThreadPool } from './runtime/thread_pool.ts';
 import { type Build, buildFor } from './runtime/wasm_module.ts';
 import type { WeightFormat } from './runtime/tensor.ts';
-import { decodeUtf8, readTextFile } from './text_file.ts';
+import { checkSize, decodeUtf8, MOST_BYTES, readTextFile } from './text_file.ts';
 
 const DEFAULT_CONTEXT = 4096;
 const DEFAULT_PREFILL_CHUNK = 256;
 const MOST_THREADS = 256;
-const LARGEST_CONFIG = 1 << 20; // bytes
 export const KV_FORMATS = { f32: 'F32', f16: 'F16', q8: 'Q8' } as const;
 
 export type WeightsOption = 'f32' | 'bf16' | 'q8' | 'q4';
@@ -100,7 +99,7 @@ export interface LoadedModel {
  */
 export async function readConfig(from: string | ModelFiles): Promise<OlmoHybridConfig> {
   const where = typeof from === 'string' ? `${from}/config.json` : `${from.name}: config.json`;
-  const text = typeof from === 'string' ? await readTextFile(where, ConfigError) : await readConfigOf(from, where);
+  const text = typeof from === 'string' ? await readTextFile(where, MOST_BYTES.config, ConfigError) : await readConfigOf(from, where);
   if (text !== null) return parseConfig(text, where);
   throw new ConfigError({
     where,
@@ -114,10 +113,7 @@ async function readConfigOf(files: ModelFiles, where: string): Promise<string | 
   if (!files.names.includes('config.json')) return null;
   const source = await files.open('config.json');
   try {
-    if (source.byteLength > LARGEST_CONFIG) {
-      const found = `${source.byteLength} bytes`;
-      throw new ConfigError({ where, expected: `at most ${LARGEST_CONFIG} bytes`, found, fix: 'This is not the config.json of a model.' });
-    }
+    checkSize(source.byteLength, MOST_BYTES.config, where, ConfigError);
     const bytes = new Uint8Array(source.byteLength);
     await source.read(0, bytes);
     return decodeUtf8(bytes, where, ConfigError);

@@ -29,6 +29,11 @@ export const KV_FORMATS = { f32: 'F32', f16: 'F16', q8: 'Q8' } as const;
 export type WeightsOption = 'f32' | 'bf16' | 'q8' | 'q4';
 export type KVOption = 'f32' | 'f16' | 'q8';
 
+const KERNELS: readonly Kernels['name'][] = ['wasm', 'reference', 'bf16'];
+const MODES: readonly Mode[] = ['strict', 'fast'];
+const WEIGHTS: readonly WeightsOption[] = ['f32', 'bf16', 'q8', 'q4'];
+const KVS = Object.keys(KV_FORMATS) as KVOption[];
+
 export interface LoadOptions {
   /** Tokens that the caches hold. Default: the config's max_position_embeddings, at most 4096. */
   readonly context?: number | undefined;
@@ -197,7 +202,11 @@ async function prepare(where: string, config: OlmoHybridConfig, tensors: Tensors
   const prefill_chunk = Math.min(inRange('prefill_chunk', options.prefill_chunk ?? DEFAULT_PREFILL_CHUNK, 2 ** 20), context);
   const threads = inRange('threads', options.threads ?? 1, MOST_THREADS);
   const { kernels = 'wasm', mode = 'strict' } = options;
+  oneOf('kernels', kernels, KERNELS);
+  oneOf('mode', mode, MODES);
+  if (options.weights !== undefined) oneOf('weights', options.weights, WEIGHTS);
   const { kv = kernels === 'wasm' && mode === 'fast' && config.head_dim <= MOST_NARROW_DH ? 'f16' : 'f32' } = options;
+  oneOf('kv', kv, KVS);
   if (kernels !== 'wasm' && (options.weights !== undefined || threads > 1 || kv !== 'f32')) {
     const found = `kernels ${kernels}, which run on one thread, take weights as stored and keep keys and values as they are`;
     throw new ArgumentError({ where: 'weights, kv and threads', expected: 'kernels wasm', found, fix: 'Leave them out.' });
@@ -274,7 +283,18 @@ function quantised(name: string, weights: WeightsOption): WeightFormat | null {
 /** What takes q8 where others take q4: the logits, and the projections to the gates, which are few and go through exp. */
 const SENSITIVE = /^lm_head\.|\.[ab]_proj\./;
 
-function inRange(where: string, value: number, most: number): number {
+/** @throws {ArgumentError} when an option is no integer from 1 to `most` */
+export function inRange(where: string, value: number, most: number): number {
   if (Number.isInteger(value) && value >= 1 && value <= most) return value;
-  throw new ArgumentError({ where, expected: `an integer from 1 to ${most}`, found: String(value), fix: 'Choose a value in this range.' });
+  throw new ArgumentError({ where, expected: `an integer from 1 to ${most}`, found: shown(value), fix: 'Choose a value in this range.' });
+}
+
+/** What types say already, for callers in JavaScript. @throws {ArgumentError} when an option is none of its values */
+export function oneOf<T extends string>(where: string, value: T, values: readonly T[]): T {
+  if (values.includes(value)) return value;
+  throw new ArgumentError({ where, expected: values.join(' or '), found: shown(value), fix: 'Choose one of these.' });
+}
+
+function shown(value: unknown): string {
+  return typeof value === 'string' ? JSON.stringify(value) : String(value);
 }

@@ -4,7 +4,7 @@ import { openCheckpointFolder } from './checkpoint/checkpoint_folder.ts';
 import { INDEX, isSmall } from './checkpoint/model_files.ts';
 import { quantisedMetadata } from './checkpoint/quantised.ts';
 import { digestOfWeights } from './checkpoint/weights_digest.ts';
-import { planModel } from './load.ts';
+import { inRange, oneOf, planModel } from './load.ts';
 import { planShards, SHARD_BYTES, type Shard, ShardWriter, shardIndex } from './quantised_shards.ts';
 
 export interface QuantizeOptions {
@@ -33,11 +33,13 @@ export interface QuantizedFolder {
  * the original and gives the bits that quantising on load gives. Memory does not grow with the model.
  * @param input folder of a checkpoint
  * @param output made here, with all its files or not at all
- * @throws {ArgumentError} when there is something at `output`, or the input is quantised already; {ConfigError} {CheckpointError} as loadModel
+ * @throws {ArgumentError} when there is something at `output`, the input is quantised already, or an option is out of range; {ConfigError} {CheckpointError} as loadModel
  */
 export async function quantizeCheckpoint(input: string, output: string, options: QuantizeOptions): Promise<QuantizedFolder> {
   const { weights, threads = 1, shard_bytes = SHARD_BYTES, signal } = options;
-  const { config, placement } = await planModel(input, { weights, context: 1, memory_limit_bytes: Infinity });
+  oneOf('weights', weights, ['q8', 'q4']);
+  inRange('shard_bytes', shard_bytes, Number.MAX_SAFE_INTEGER);
+  const { config, placement } = await planModel(input, { weights, threads, context: 1, memory_limit_bytes: Infinity });
   const folder = await openCheckpointFolder(input);
   try {
     const shards = planShards(input, config, folder, placement.parameters, shard_bytes);

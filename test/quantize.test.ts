@@ -206,6 +206,23 @@ describe('writing one', () => {
   });
 });
 
+test('options that types would refuse are refused without them, before anything is made', async () => {
+  const dir = await temporaryFolder();
+  for (const [where, options] of Object.entries({
+    weights: { weights: 'q5' },
+    threads: { weights: 'q8', threads: -1 },
+    shard_bytes: { weights: 'q8', shard_bytes: Number.NaN },
+  })) {
+    const quantizing = quantizeCheckpoint(embeddedModel, join(dir, 'out'), options as { weights: 'q8' });
+    await expect(quantizing).rejects.toThrow(
+      expect.objectContaining({ name: 'ArgumentError', problems: [expect.objectContaining({ where })] }),
+    );
+  }
+  const { code, stderr } = await run('quantize', embeddedModel, join(dir, 'out'), '--weights', 'q8', '--threads', '400');
+  expect([code, stderr]).toEqual([1, expect.stringContaining('threads: expected an integer from 1 to 256, found 400')]);
+  expect(await readdir(dir)).toEqual([]);
+});
+
 describe('a machine that is too small', () => {
   test('is told what would fit, before anything is allocated', async () => {
     const total = async (options: LoadOptions) => (await planModel(embeddedModel, options)).placement.total_bytes;

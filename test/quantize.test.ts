@@ -4,6 +4,8 @@ import { readdir, readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { openCheckpointFolder } from '../src/checkpoint/checkpoint_folder.ts';
+import type { TensorEntry } from '../src/checkpoint/safetensors.ts';
+import { writeSafetensors } from '../src/checkpoint/safetensors_writer.ts';
 import { ArgumentError, CheckpointError } from '../src/errors.ts';
 import { type LoadOptions, loadModel, planModel } from '../src/load.ts';
 import { embeddedModel } from '../src/package_files.ts';
@@ -119,6 +121,47 @@ describe('a quantised folder', () => {
     if (shape[1] !== shape[2]) await expect(loadModel(dir)).rejects.toThrow(/expected \[\d+, \d+, 544\], found \[\d+, \d+, 544\]/);
     await writeFile(file, whole);
     await expect(loadModel(dir)).resolves.toBeDefined();
+  });
+
+  test('mixed of two, or that says what it does not hold, is refused', async () => {
+    const other = await changedModel('bf16', ({ tensors }) => {
+      (tensors.get('lm_head.weight')!.data as Uint8Array)[0]! ^= 1;
+    });
+    const shards = { shard_bytes: 20_000 };
+    const dir = await quantised(goldenModel('bf16'), 'q8', shards);
+    const files = (await readdir(dir)).filter((name) => name.endsWith('.safetensors')).sort();
+    const last = files.at(-1)!;
+    const whole = await readFile(join(dir, last));
+    const refused = async (bytes: Buffer, message: RegExp) => {
+      await writeFile(join(dir, last), bytes);
+      await expect(loadModel(dir)).rejects.toThrow(message);
+    };
+    const changed = (from: string, to: string) => Buffer.from(whole.toString('latin1').replace(from, to), 'latin1');
+    const others = await readFile(join(await quantised(other, 'q8', shards), last));
+    await refused(others, /\.safetensors: source_weights_sha256: expected "[0-9a-f]{64}" in every file, found "[0-9a-f]{64}"/);
+    await refused(changed('"weights":"q8"', '"weights":"q4"'), /weights: expected "q8" in every file, found "q4"/);
+    await refused(changed('"block":"32"', '"block":"64"'), /block: expected "32" in every file, found "64"/);
+    await refused(changed('"panel":"16"', '"panel":"80"'), /panel: expected "16" in every file, found "80"/);
+    await refused(changed('"quantised_format_version"', '"quantised_format_versiom"'), /in their metadata, found none/);
+    await writeFile(join(dir, last), whole);
+    await expect(loadModel(dir)).resolves.toBeDefined();
+  });
+
+  test('of a tied model has a head of its own', async () => {
+    const dir = await quantised(goldenModel('tied'), 'q8');
+    const folder = await openCheckpointFolder(dir);
+    const tensors = [...folder.tensors.values()].filter(({ name }) => name !== 'lm_head.weight');
+    const read = async ({ name, dtype, shape, source, offset, byteLength }: TensorEntry) => {
+      const data = new Uint8Array(byteLength);
+      await source.read(offset, data);
+      return { name, dtype, shape, data };
+    };
+    const pieces = writeSafetensors(await Promise.all(tensors.map(read)), folder.files[0]!.metadata);
+    await folder.close();
+    await writeFile(join(dir, 'model.safetensors'), pieces);
+    await expect(loadModel(dir)).rejects.toThrow(
+      /: "lm_head.weight": expected a quantised tensor, as the others are, found \w+ in "model.embed_tokens.weight"/,
+    );
   });
 
   test('of weights that are not finite names them, when it is made and when it is loaded', async () => {

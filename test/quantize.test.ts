@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readdirSync } from 'node:fs';
-import { readdir, readFile, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { openCheckpointFolder } from '../src/checkpoint/checkpoint_folder.ts';
@@ -76,6 +76,17 @@ describe('a quantised folder', () => {
     });
     const { stdout } = await run('inspect', '--model', dir, '--json');
     expect(JSON.parse(stdout)).toMatchObject({ quantised: { weights: 'q4' }, weights: { Q4: 31, Q8: 7, BF16: 1 }, parameters: 2091214 });
+  });
+
+  test('holds the files of a licence, and no folder of licences', async () => {
+    const dir = await changedModel('bf16', () => {});
+    await mkdir(join(dir, 'LICENSES'));
+    await writeFile(join(dir, 'LICENSES', 'LICENSE'), 'x');
+    await mkdir(join(dir, 'LICENSE'));
+    await writeFile(join(dir, 'LICENSE-2.0.txt'), 'x');
+    await symlink('nothing', join(dir, 'merges.txt'));
+    const files = await readdir(await quantised(dir, 'q8'));
+    expect(files.sort()).toEqual(['LICENSE-2.0.txt', 'config.json', 'model.safetensors']);
   });
 
   test('in shards of bounded size has the same bits', async () => {

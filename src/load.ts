@@ -11,6 +11,7 @@ import { machineBytes, tooLarge } from './memory_limit.ts';
 import { OlmoHybridForCausalLM } from './model/olmo_hybrid.ts';
 import { type Placement, placement } from './model/placement.ts';
 import { type Formats, Weights } from './model/weights.ts';
+import { referenceKernels } from './reference/index.ts';
 import type { BankBytes } from './runtime/addressed_bank.ts';
 import type { Bank, Mode } from './runtime/bank.ts';
 import { type Kernels, MOST_NARROW_DH } from './runtime/kernels.ts';
@@ -128,7 +129,7 @@ async function readConfigOf(files: ModelFiles, where: string): Promise<string | 
 }
 
 /** The stored tensors of a checkpoint by name, from one file or all its shards. */
-type Tensors = ReadonlyMap<string, TensorEntry>;
+export type Tensors = ReadonlyMap<string, TensorEntry>;
 
 /**
  * Checks a checkpoint against its config and plans the memory, also where the machine has too little. Only headers are read.
@@ -170,10 +171,11 @@ async function load(where: string, config: OlmoHybridConfig, tensors: Tensors, o
   const { threads, mode, build, prefill_chunk: rows } = plan;
   const { kernels, onProgress, signal } = options;
   const pool = build && (await ThreadPool.create(threads, build));
-  const bank = (bytes: BankBytes): Bank =>
-    pool
-      ? new WasmBank(pool, rows, mode, bytes, options.instrument)
-      : new ReferenceBank(rows, kernels === 'bf16' ? bf16Kernels : undefined);
+  const bank = (bytes: BankBytes): Bank => {
+    if (pool) return new WasmBank(pool, rows, mode, bytes, options.instrument);
+    const own = kernels === 'bf16' ? bf16Kernels : referenceKernels;
+    return new ReferenceBank(rows, options.instrument?.(own) ?? own);
+  };
   try {
     const weights = new Weights(formats);
     const memory = plan.placement.banks.map(bank);

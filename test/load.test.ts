@@ -20,3 +20,18 @@ test.each<[options: object, message: string]>([
     expect((error as Error).message).toContain(message);
   }
 });
+
+test.each(['wasm', 'reference', 'bf16'] as const)('an instrument sees the kernels %s', async (name) => {
+  let calls = 0;
+  const instrument: LoadOptions['instrument'] = (kernels) => {
+    expect(kernels.name).toBe(name);
+    const add: typeof kernels.add = (...args) => {
+      calls += 1;
+      kernels.add(...args);
+    };
+    return { ...kernels, add };
+  };
+  const { model } = await loadModel(goldenModel('bf16'), { kernels: name, instrument });
+  model.forward([1]);
+  expect(calls).toBe(2 * model.config.num_hidden_layers);
+});

@@ -9,7 +9,8 @@ export const EXP_ERROR = 1e-11;
 /** One rounding of a value that was computed in f64 from a few exp: what the kernels promise that round once. */
 export const ROUNDED_ONCE = U32 * (1 + 1e-3);
 
-type Numbers = ArrayLike<number>;
+/** What can be compared. */
+export type Numbers = ArrayLike<number>;
 
 /** How far from the wanted value each element may be: relative * |of[i]| + absolute. */
 export interface Bound {

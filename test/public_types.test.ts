@@ -1,6 +1,8 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import ts from 'typescript';
 import { expect, test } from 'vitest';
-import { repository } from './support/models.ts';
+import { repository, temporaryFolder } from './support/models.ts';
 
 /** The entries of package.json, and the others whose types a user of each one may take. */
 const ENTRIES = { 'index.d.ts': ['kernels.d.ts'], 'kernels.d.ts': [], 'testing/index.d.ts': [] };
@@ -67,5 +69,13 @@ test.each(Object.entries(ENTRIES))('%s exports every type of its public signatur
 test('they compile without the types of Node, which a user may not have', () => {
   expect(program.getSourceFiles().filter(({ fileName }) => fileName.includes('@types/node'))).toEqual([]);
   const diagnostics = ts.getPreEmitDiagnostics(program).map(({ file, messageText }) => [file?.fileName, messageText]);
+  expect(diagnostics).toEqual([]);
+}, 120_000);
+
+test('the first example of docs/property_kit.md compiles as TypeScript', async () => {
+  const [, example] = /^```js\n(.*?)^```/ms.exec(await readFile(repository('docs/property_kit.md'), 'utf8'))!;
+  const file = join(await temporaryFolder(), 'example.mts');
+  await writeFile(file, example!.replace('olmo-hybrid/testing', `${dist}testing/index.js`));
+  const diagnostics = ts.getPreEmitDiagnostics(ts.createProgram([file], options)).map(({ messageText }) => messageText);
   expect(diagnostics).toEqual([]);
 }, 120_000);

@@ -9,7 +9,7 @@ import { ArgumentError, reasonOf } from './errors.ts';
  */
 export async function writeAtomically(path: string, write: (file: FileHandle) => Promise<boolean>): Promise<boolean> {
   const { open, rename, rm } = await import('node:fs/promises');
-  const temporary = `${path}.${process.pid}.tmp`;
+  const temporary = beside(path);
   let file: FileHandle | undefined;
   try {
     file = await open(temporary, 'wx');
@@ -20,8 +20,10 @@ export async function writeAtomically(path: string, write: (file: FileHandle) =>
   } catch (error) {
     throw isSystemError(error) ? unwritable(path, error) : error;
   } finally {
-    await file?.close();
-    await rm(temporary, { force: true });
+    if (file) {
+      await file.close();
+      await rm(temporary, { force: true });
+    }
   }
 }
 
@@ -42,16 +44,23 @@ export async function writeFolderAtomically(path: string, write: (folder: string
       fix: 'Choose another path, or remove it.',
     });
   }
-  const temporary = `${path.replace(/[/\\]+$/, '')}.${process.pid}.tmp`;
+  const temporary = beside(path.replace(/[/\\]+$/, ''));
+  let made = false;
   try {
     await mkdir(temporary);
+    made = true;
     await write(temporary);
     await rename(temporary, path);
   } catch (error) {
     throw isSystemError(error) ? unwritable(path, error, 'a folder that can be made') : error;
   } finally {
-    await rm(temporary, { recursive: true, force: true });
+    if (made) await rm(temporary, { recursive: true, force: true });
   }
+}
+
+/** A name of one call alone: the process id is none, for two calls may overlap, and in containers it is that of a run that was killed. */
+function beside(path: string): string {
+  return `${path}.${crypto.randomUUID().slice(0, 8)}.tmp`;
 }
 
 function isSystemError(error: unknown): error is NodeJS.ErrnoException {
@@ -59,7 +68,12 @@ function isSystemError(error: unknown): error is NodeJS.ErrnoException {
 }
 
 function unwritable(path: string, cause: NodeJS.ErrnoException, expected = 'a file that can be written'): ArgumentError {
-  const words = { ENOENT: 'no such folder', ENOTDIR: 'a file in the place of a folder' };
+  const words = {
+    ENOENT: 'no such folder',
+    ENOTDIR: 'a file in the place of a folder',
+    EEXIST: 'something that came there meanwhile',
+    ENOTEMPTY: 'something that came there meanwhile',
+  };
   const found = reasonOf(cause, 'no permission to write it', words);
   return new ArgumentError({ where: path, expected, found, fix: 'Choose another path.' }, { cause });
 }

@@ -1,5 +1,5 @@
 import { ArgumentError, type Problem, TokenizerError } from './errors.ts';
-import { isObject, kindOf, parseJsonObject, readTextFile } from './text_file.ts';
+import { isObject, kindOf, MOST_BYTES, parseJsonObject, readTextFile } from './text_file.ts';
 import { anyOf, checkWellFormed, escapeRegExp, type Tokenizer } from './tokenizer.ts';
 
 /** The chat template of a model folder. */
@@ -56,7 +56,7 @@ const WORKER = `
 export async function readChatTemplate(folder: string): Promise<ChatTemplate | null> {
   const { join } = await import('node:path');
   const configPath = join(folder, 'tokenizer_config.json');
-  const configText = await readTextFile(configPath, TokenizerError);
+  const configText = await readTextFile(configPath, MOST_BYTES.template, TokenizerError);
   const config = configText === null ? {} : parseJsonObject(configText, configPath, TokenizerError);
   const problems: Problem[] = [];
   const fix = 'Use the tokenizer_config.json of the release.';
@@ -96,7 +96,7 @@ async function readTemplateFiles(folder: string): Promise<Map<string, string>> {
   for (const name of names.sort()) if (name.endsWith('.jinja')) files.push([parse(name).name, join(more, name)]);
   const sources = new Map<string, string>();
   for (const [name, file] of files) {
-    const source = await readTextFile(join(folder, file), TokenizerError);
+    const source = await readTextFile(join(folder, file), MOST_BYTES.template, TokenizerError);
     if (source !== null) sources.set(name, source);
   }
   return sources;

@@ -141,7 +141,7 @@ export async function* generateText(
   const stop_strings = new StopStrings(stop);
   const tokens: number[] = [];
   let text = '';
-  const ids = generate(model, prompt_ids, { vocab_size: tokenizer.vocab_size, ...options });
+  const ids = generate(model, prompt_ids, { ...options, vocab_size: options.vocab_size ?? tokenizer.vocab_size });
   let step = await ids.next();
   for (; !step.done; step = await ids.next()) {
     tokens.push(step.value);
@@ -158,15 +158,20 @@ export async function* generateText(
 }
 
 function generateProblems(model: CausalLM, prompt: readonly number[], options: GenerateOptions): Problem[] {
-  const { max_tokens = 0, eos_token_id = [], seed = 0, cached = 0 } = options;
+  const { max_tokens = 0, eos_token_id = [], seed = 0, cached = 0, vocab_size = 1 } = options;
+  if (!Array.isArray(prompt) && !ArrayBuffer.isView(prompt)) {
+    const fix = 'Make the tokens with the tokenizer of the same model.';
+    return [{ where: 'prompt', expected: 'a list of token ids', found: String(prompt), fix }];
+  }
   const problems = [...promptProblems(model, prompt), ...samplingProblems(options), ...seedProblems(seed)];
   if (!isCount(max_tokens)) {
     const [found, fix] = [String(max_tokens), 'Leave it out to generate until the context is full.'];
     problems.push({ where: 'max_tokens', expected: 'an integer of at least 0', found, fix });
   }
-  if (!Array.isArray(eos_token_id) || !eos_token_id.every(isCount)) {
-    const fix = 'Take the eos_token_id of generation_config.json, as a list.';
-    problems.push({ where: 'eos_token_id', expected: 'a list of token ids', found: String(eos_token_id), fix });
+  problems.push(...eosProblems(eos_token_id));
+  if (!isCount(vocab_size) || vocab_size < 1) {
+    const [found, fix] = [String(vocab_size), 'Leave it out, or take the vocabSize of the tokenizer.'];
+    problems.push({ where: 'vocab_size', expected: 'an integer of at least 1', found, fix });
   }
   if (cached !== 0 && !(isCount(cached) && cached < prompt.length && cached === model.position)) {
     const expected = `0, or the ${model.position} tokens in the caches if the prompt is longer than them`;
@@ -174,6 +179,13 @@ function generateProblems(model: CausalLM, prompt: readonly number[], options: G
     problems.push({ where: 'cached', expected, found: `${cached} of a prompt of ${prompt.length}`, fix });
   }
   return problems;
+}
+
+/** What is wrong with a list of stop tokens, as a caller gave it: one problem, or none. */
+export function eosProblems(eos_token_id: unknown): Problem[] {
+  if (Array.isArray(eos_token_id) && eos_token_id.every(isCount)) return [];
+  const fix = 'Take the eos_token_id of generation_config.json, as a list.';
+  return [{ where: 'eos_token_id', expected: 'a list of token ids', found: String(eos_token_id), fix }];
 }
 
 function promptProblems({ config: { vocab_size }, context }: CausalLM, prompt: readonly number[]): Problem[] {

@@ -1,5 +1,5 @@
 import { ConfigError, type Problem } from './errors.ts';
-import { isCount, kindOf, parseJsonObject, readTextFile } from './text_file.ts';
+import { isCount, kindOf, MOST_BYTES, parseJsonObject, readTextFile } from './text_file.ts';
 
 /** How a model's authors mean it to generate. HF: GenerationConfig, the keys that this engine knows; what the file leaves open is absent. */
 export interface GenerationConfig {
@@ -35,7 +35,8 @@ const OPTIONS: Readonly<Record<string, [isUsable: (value: unknown) => boolean, e
 export async function readGenerationConfig(folder: string, fallback?: number | readonly number[] | null): Promise<GenerationConfig> {
   const { join } = await import('node:path');
   const path = join(folder, 'generation_config.json');
-  return parseGenerationConfig((await readTextFile(path, ConfigError)) ?? '{}', path, fallback);
+  const text = await readTextFile(path, MOST_BYTES.config, ConfigError);
+  return parseGenerationConfig(text ?? '{}', path, fallback);
 }
 
 /**

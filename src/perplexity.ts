@@ -50,7 +50,7 @@ export async function perplexity(
   ids: readonly number[],
   { context = model.context, stride = context, signal, onProgress }: PerplexityOptions = {},
 ): Promise<Perplexity> {
-  const problems = perplexityProblems(ids.length, context, stride, model.context);
+  const problems = [...perplexityProblems(ids.length, context, stride, model.context), ...idProblems(ids, model.config.vocab_size)];
   if (problems.length > 0) throw new ArgumentError(problems);
   const windows = windowsOf(ids.length, context, stride);
   const total = windows.reduce((sum, { begin, end }) => sum + end - begin, 0);
@@ -98,6 +98,13 @@ export function perplexityProblems(length: number, context: number, stride: numb
     problems.push({ where: 'stride', expected: `an integer from 2 to ${context}, the context`, found: `${stride}`, fix });
   }
   return problems;
+}
+
+function idProblems(ids: readonly number[], vocab_size: number): Problem[] {
+  const at = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocab_size);
+  if (at < 0) return [];
+  const [expected, fix] = [`an id from 0 to ${vocab_size - 1}`, 'Use the tokenizer that came with this model.'];
+  return [{ where: `ids[${at}]`, expected, found: String(ids[at]), fix }];
 }
 
 function windowsOf(length: number, context: number, stride: number): Window[] {

@@ -3,15 +3,26 @@ import { type ConfigError, reasonOf, type TokenizerError } from './errors.ts';
 /** The class of the errors of a file, by what the file is for. */
 type Failure = typeof ConfigError | typeof TokenizerError;
 
+/** Most bytes of a file, by what it is for: far more than any real one has, and little enough to be read in full. */
+export const MOST_BYTES = { config: 2 ** 20, template: 2 ** 24, tokenizer: 2 ** 28 } as const;
+
 /**
- * Reads a UTF-8 file (Node only).
- * @param path absolute, or relative to the working directory
+ * Reads a regular UTF-8 file (Node only).
+ * @param path absolute, or relative to the working directory; links are followed
+ * @param most bytes; a larger file is not read
  * @returns null when there is no such file
- * @throws Failure when it cannot be read or is not UTF-8
+ * @throws Failure when it cannot be read, is too large or is not UTF-8
  */
-export async function readTextFile(path: string, Failure: Failure): Promise<string | null> {
-  const { readFile } = await import('node:fs/promises');
+export async function readTextFile(path: string, most: number, Failure: Failure): Promise<string | null> {
+  const { readFile, stat } = await import('node:fs/promises');
   try {
+    // Looked at before it is opened: a named pipe would wait for its writer, and a device has no end.
+    const stats = await stat(path);
+    if (!stats.isFile()) {
+      const found = stats.isDirectory() ? 'a folder' : 'something that is not a regular file';
+      throw new Failure({ where: path, expected: 'a readable file', found, fix: 'Check the path and its permissions.' });
+    }
+    checkSize(stats.size, most, path, Failure);
     return decodeUtf8(await readFile(path), path, Failure);
   } catch (error) {
     if (error instanceof Failure) throw error;
@@ -19,6 +30,13 @@ export async function readTextFile(path: string, Failure: Failure): Promise<stri
     const found = reasonOf(error, 'no permission to read it');
     throw new Failure({ where: path, expected: 'a readable file', found, fix: 'Check the path and its permissions.' }, { cause: error });
   }
+}
+
+/** @throws Failure when a file has more bytes than its kind may have */
+export function checkSize(bytes: number, most: number, where: string, Failure: Failure): void {
+  if (bytes <= most) return;
+  const expected = `a file of at most ${most / 2 ** 20} MiB`;
+  throw new Failure({ where, expected, found: `${bytes} bytes`, fix: 'This is no such file of a model: check what lies there.' });
 }
 
 /**

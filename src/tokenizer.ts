@@ -2,7 +2,7 @@ import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { BYTE_ALPHABET, BytePairEncoding } from './byte_pair_encoding.ts';
 import { TokenizerError } from './errors.ts';
 import { StreamingDecoder } from './streaming_decoder.ts';
-import { decodeUtf8, readTextFile } from './text_file.ts';
+import { decodeUtf8, MOST_BYTES, readTextFile } from './text_file.ts';
 import { type PreTokenizerJson, parseTokenizerJson, type TokenizerJson } from './tokenizer_json.ts';
 
 /** How ids become text. */
@@ -58,7 +58,7 @@ export class Tokenizer {
   static async fromFolder(folder: string): Promise<Tokenizer> {
     const { join } = await import('node:path');
     const path = join(folder, 'tokenizer.json');
-    const json = await readTextFile(path, TokenizerError);
+    const json = await readTextFile(path, MOST_BYTES.tokenizer, TokenizerError);
     if (json !== null) return Tokenizer.fromJson(json, path);
     const fix = 'Copy it from the repository of the model, or give token ids instead of text.';
     throw new TokenizerError({ where: path, expected: 'a tokenizer', found: 'no such file', fix });

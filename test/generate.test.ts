@@ -176,6 +176,13 @@ describe('refusals come before the model runs', () => {
       { eos_token_id: 2 as unknown as number[] },
       ['eos_token_id: expected a list of token ids, found 2'],
     ],
+    ['no prompt', undefined as unknown as number[], {}, ['prompt: expected a list of token ids, found undefined']],
+    ...[0, -1, 1.5, Number.NaN, '5' as unknown as number].map((vocab_size): [string, number[], GenerateOptions, string[]] => [
+      `vocab_size ${vocab_size}`,
+      [1],
+      { vocab_size },
+      [`vocab_size: expected an integer of at least 1, found ${vocab_size}`],
+    ]),
     [
       'everything at once',
       new Array(70).fill(99),

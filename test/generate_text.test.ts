@@ -125,4 +125,17 @@ describe('generateText', () => {
     const { problems } = await refusal(generateText(new TableModel({ vocab_size: 257 }), letters, 'abc', options));
     expect(problems.map(({ where }) => where)).toEqual(['stop[1]', 'stop[2]', 'top_k']);
   });
+
+  test('a stop string that is in no list is refused', async () => {
+    const options = { stop: 'x' as unknown as string[] };
+    expect((await refusal(generateText(say('a'), letters, 'abc', options))).message).toContain(
+      'stop: expected a list of strings, found "x"',
+    );
+  });
+
+  test("a vocab_size that is undefined is the tokenizer's, too", async () => {
+    const padded = new Script([300, 97], 5, 320);
+    const { tokens } = await runText(padded, letters, 'Hello', { temperature: 0, vocab_size: undefined });
+    expect(tokens.every((id) => id < letters.vocab_size)).toBe(true);
+  });
 });

@@ -160,6 +160,14 @@ describe('windows', () => {
     expect(nll).toBeCloseTo(recipe(text, 10, 10).nll, 12);
   });
 
+  test.each([V, -1, 0.5, Number.NaN])('an id that the model does not have is refused before it runs, also as the last: %d', async (id) => {
+    const model = new HashModel(8, 4);
+    model.forward = () => expect.fail('the model ran');
+    const refused = perplexity(model, [0, 1, 2, id]);
+    await expect(refused).rejects.toThrow(`ids[3]: expected an id from 0 to ${V - 1}, found ${id}. `);
+    await expect(refused).rejects.toThrow(ArgumentError);
+  });
+
   test('a signal ends it after a chunk', async () => {
     const controller = new AbortController();
     let calls = 0;

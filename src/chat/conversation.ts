@@ -1,6 +1,6 @@
 import { type ChatMessage, type ChatTemplate, renderMarkedChat } from '../chat_template.ts';
 import { ArgumentError, RuntimeLimitError } from '../errors.ts';
-import { type FinishReason, generate } from '../generate.ts';
+import { eosProblems, type FinishReason, generate } from '../generate.ts';
 import type { Snapshot } from '../model/olmo_hybrid.ts';
 import { seedProblems } from '../random.ts';
 import { type SamplingOptions, samplingProblems } from '../sampler.ts';
@@ -100,7 +100,7 @@ export class Conversation {
   /** @throws ArgumentError when an option is out of range */
   constructor(checkpoints: StateCheckpoints, tokenizer: Tokenizer, template: ChatTemplate, options: ConversationOptions) {
     const { eos_token_id, system = null, seed = 0, least_room, ...sampling } = options;
-    const problems = [...samplingProblems(sampling), ...seedProblems(seed)];
+    const problems = [...eosProblems(eos_token_id), ...samplingProblems(sampling), ...seedProblems(seed)];
     if (problems.length > 0) throw new ArgumentError(problems);
     this.checkpoints = checkpoints;
     this.least_room = least_room ?? Math.min(DEFAULT_LEAST_ROOM, checkpoints.context >> 2);

@@ -78,19 +78,44 @@ export function spoiltBlocks(bytes: Uint8Array, format: WeightFormat): number {
   return bad;
 }
 
-/** @throws {CheckpointError} when quantised matrices are of a version that is not known here, or of none. */
-export function checkQuantisedFiles(files: ReadonlyMap<string, SafetensorsFile>): void {
+/**
+ * @throws {CheckpointError} when quantised matrices are of a version that is not known here, or of none, or the files say different things of
+ *   themselves: then they are not of one model
+ */
+export function checkQuantisedFiles(byName: ReadonlyMap<string, SafetensorsFile>): void {
+  const files = [...byName.values()];
+  const formats = files.flatMap(({ tensors }) => [...tensors.values()].map(packedFormat)).filter((format) => format !== null);
+  if (formats.length === 0 && !files.some(({ metadata }) => metadata.has(VERSION_KEY))) return;
   const problems = new ProblemList('quantised weights');
-  for (const { source, metadata, tensors } of files.values()) {
+  const sources = files.flatMap(({ metadata }) => [...metadata].filter(([key]) => key.startsWith('source_')));
+  const same = new Map([
+    ['weights', formats.includes('Q4') ? 'q4' : 'q8'],
+    ['block', String(BLOCK)],
+    ['panel', String(PANEL)],
+    ...sources.reverse(), // of those that differ the first file's
+  ]);
+  for (const { source, metadata } of files) {
     const version = metadata.get(VERSION_KEY);
-    if (version === QUANTISED_FORMAT_VERSION) continue;
-    if (version === undefined && ![...tensors.values()].some((entry) => packedFormat(entry))) continue;
-    problems.add({
-      where: source.name,
-      expected: `quantised weights with ${VERSION_KEY} ${QUANTISED_FORMAT_VERSION} in their metadata`,
-      found: version === undefined ? 'none' : quote(version),
-      fix: 'Quantise the original again with this version of olmo-hybrid.',
-    });
+    const found = (value: string | undefined) => (value === undefined ? 'none' : quote(value));
+    if (version !== QUANTISED_FORMAT_VERSION) {
+      problems.add({
+        where: source.name,
+        expected: `quantised weights with ${VERSION_KEY} ${QUANTISED_FORMAT_VERSION} in their metadata`,
+        found: found(version),
+        fix: 'Quantise the original again with this version of olmo-hybrid.',
+      });
+      continue;
+    }
+    for (const [key, value] of same) {
+      if (metadata.get(key) === value) continue;
+      const where = `${source.name}: ${key}`;
+      problems.add({
+        where,
+        expected: `${quote(value)} in every file`,
+        found: found(metadata.get(key)),
+        fix: 'Quantise the original again.',
+      });
+    }
   }
   problems.throwIfAny();
 }

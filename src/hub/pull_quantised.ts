@@ -3,7 +3,7 @@ import { type CheckpointFolder, openCheckpointFolder } from '../checkpoint/check
 import { INDEX, isSmall } from '../checkpoint/model_files.ts';
 import { quantisedMetadata } from '../checkpoint/quantised.ts';
 import { HubError } from '../errors.ts';
-import { planModel } from '../load.ts';
+import { oneOf, planModel } from '../load.ts';
 import { planShards, SHARD_BYTES, type Shard, ShardWriter, shardBytes, shardIndex } from '../quantised_shards.ts';
 import { cachedRepository, cacheError, fileBytes, INCOMPLETE, writeRef } from './cache.ts';
 import { HubClient } from './client.ts';
@@ -33,6 +33,7 @@ export interface PulledQuantised extends Pulled {
  */
 export async function pullQuantised(id: ModelId, options: PullQuantisedOptions): Promise<PulledQuantised> {
   const { environment, weights, signal, onWait } = options;
+  oneOf('weights', weights, ['q8', 'q4']); // the name of a folder of the cache
   const client = new HubClient(id, options);
   const repository = await openRepository(client);
   const { quantised } = cachedRepository(environment, id);
@@ -62,7 +63,7 @@ async function make(
   const { signal } = held;
   const { mkdir, rename, rm, writeFile } = await import('node:fs/promises');
   const from = remoteFiles(client, repository);
-  const { config, placement } = await planModel(from, { weights, context: 1, memory_limit_bytes: Infinity });
+  const { config, placement } = await planModel(from, { weights, threads, context: 1, memory_limit_bytes: Infinity });
   const checkpoint = await openCheckpointFolder(from);
   const shards = planShards(from.name, config, checkpoint, placement.parameters, SHARD_BYTES);
   const metadata = quantisedMetadata(weights, sourceOf(repository, checkpoint));

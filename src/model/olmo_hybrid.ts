@@ -171,11 +171,15 @@ export class OlmoHybridForCausalLM {
 
   /**
    * The same with the logits of every token.
-   * @param out [T, vocab_size]
-   * @throws {ArgumentError} as forward
+   * @param out [T, vocab_size], or longer
+   * @throws {ArgumentError} as forward, and when `out` is too short
    */
   forwardAll(tokens: readonly number[] | Int32Array, out: FloatArray): void {
     const V = this.config.vocab_size;
+    if (out.length < tokens.length * V) {
+      const [expected, found] = [`room for ${tokens.length} rows of ${V} logits`, `room for ${out.length} numbers`];
+      throw new ArgumentError({ where: 'out', expected, found, fix: 'Make it longer, or pass fewer tokens.' });
+    }
     const x = this.runLayers(tokens);
     for (let row = 0; row < x.rows; row += LOGIT_ROWS) {
       const rows = Math.min(LOGIT_ROWS, x.rows - row);
@@ -232,8 +236,8 @@ export class OlmoHybridForCausalLM {
    * @throws {ArgumentError} when they are empty, hold more or cannot hold so many
    */
   stretch(position: number): void {
-    if (this.tokensSoFar < 1 || position < this.tokensSoFar || position > this.context) {
-      const expected = `from ${Math.max(1, this.tokensSoFar)} to ${this.context}, after at least one token`;
+    if (this.tokensSoFar < 1 || position < this.tokensSoFar || position > this.context || !Number.isInteger(position)) {
+      const expected = `an integer from ${Math.max(1, this.tokensSoFar)} to ${this.context}, after at least one token`;
       throw new ArgumentError({ where: 'position', expected, found: `${position}`, fix: 'Load the model with a larger context.' });
     }
     this.changesSoFar++;

@@ -4,7 +4,8 @@ export const U32 = 2 ** -24;
 export const U64 = 2 ** -53;
 /** The largest error of one rounding to f32 where its numbers are no longer normal. */
 export const TINY = 2 ** -150;
-type Numbers = ArrayLike<number>;
+/** What can be compared. */
+export type Numbers = ArrayLike<number>;
 
 /** How far from the wanted value each element may be: relative * |of[i]| + absolute. */
 export interface Bound {

@@ -426,6 +426,10 @@ describe('what users write', () => {
   test('options out of range are refused at once', async () => {
     await expect(begin({ temperature: -1, seed: 0.5 })).rejects.toThrow(/temperature.*\n.*seed/);
     const { conversation } = await begin();
+    const nothing = {} as ConversationOptions; // as a caller in JavaScript may forget it
+    expect(() => new Conversation(conversation.checkpoints, tokenizer, chatml, nothing)).toThrow(
+      /^eos_token_id: expected a list of token ids, found undefined/,
+    );
     await expect(conversation.regenerate().next()).rejects.toThrow('expected a message to answer, found none');
     await expect(conversation.edit('x').next()).rejects.toThrow(ArgumentError);
   });

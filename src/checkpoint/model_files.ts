@@ -15,7 +15,7 @@ export const SINGLE = 'model.safetensors';
 export const INDEX = 'model.safetensors.index.json';
 
 const SMALL =
-  /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json$|^merges\.txt$|^chat_template\.(jinja|json)$|^additional_chat_templates\/[\w-]+\.jinja$|^LICENSE/;
+  /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json$|^merges\.txt$|^chat_template\.(jinja|json)$|^additional_chat_templates\/[\w-]+\.jinja$|^LICENSE[\w.-]*$/;
 
 /** Whether a file belongs to a model without being of its weights. */
 export function isSmall(name: string): boolean {

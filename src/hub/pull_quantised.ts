@@ -1,7 +1,9 @@
 import type { FileHandle } from 'node:fs/promises';
+import { openFile } from '../checkpoint/byte_source.ts';
 import { openCheckpointFolder } from '../checkpoint/checkpoint_folder.ts';
 import { INDEX, isSmall } from '../checkpoint/model_files.ts';
 import { quantisedMetadata } from '../checkpoint/quantised.ts';
+import { layoutSafetensors } from '../checkpoint/safetensors_writer.ts';
 import { HubError } from '../errors.ts';
 import { planModel } from '../load.ts';
 import { planShards, SHARD_BYTES, type Shard, ShardWriter, shardBytes, shardIndex } from '../quantised_shards.ts';
@@ -94,6 +96,7 @@ async function make(
           onProgress?.(done, total, name);
         };
         await withUnfinished(unfinished, ofSource, held, async (files) => {
+          await from.compare(name, reader.read); // by its header all was planned
           await writer.write(files, metadata, reader.read, onRead);
           await reader.finish();
         }).finally(() => reader.close());
@@ -152,8 +155,17 @@ async function withUnfinished(
   for (const { name } of shards) await rename(`${folder}/${name}${INCOMPLETE}`, `${folder}/${name}`);
 }
 
+/** Whether files are of the size that was planned, and begin with the header that was planned. */
 async function areDone(folder: string, shards: readonly Shard[], metadata: ReadonlyMap<string, string>): Promise<boolean> {
-  for (const shard of shards) if ((await fileBytes(`${folder}/${shard.name}`)) !== shardBytes(shard, metadata)) return false;
+  for (const shard of shards) {
+    const path = `${folder}/${shard.name}`;
+    if ((await fileBytes(path)) !== shardBytes(shard, metadata)) return false;
+    const { header } = layoutSafetensors(shard.outputs, metadata);
+    const found = new Uint8Array(header.length);
+    const source = await openFile(path);
+    await source.read(0, found).finally(() => source.close());
+    if (Buffer.compare(header, found) !== 0) return false;
+  }
   return true;
 }
 

@@ -21,3 +21,10 @@ export async function hasNeeded(folder: string, need: Need): Promise<boolean> {
   for (const shard of await neededShards(folder)) if (!(await has(shard))) return false;
   return true;
 }
+
+/** Whether some of what a command wants was put into a snapshot, though it may be gone: Python fetches single files, such as a tokenizer. */
+export async function isBegun(folder: string, need: Need): Promise<boolean> {
+  const { readdir } = await import('node:fs/promises');
+  const names = await readdir(folder).catch(() => []);
+  return names.some((name) => (need === 'text' ? name === 'tokenizer.json' : name === SINGLE || name === INDEX));
+}

@@ -2,7 +2,7 @@ import { HubError } from '../errors.ts';
 import { fileBytes, folderName, INCOMPLETE } from './cache.ts';
 import { digestOfFile, readSums, SUMS } from './digests.ts';
 import type { HubEnvironment } from './environment.ts';
-import { isCommit, type ModelId } from './model_id.ts';
+import { DEFAULT_REVISION, formatModelId, isCommit, type ModelId } from './model_id.ts';
 
 /** A snapshot in the cache, or a quantised model made of one. */
 export interface CachedModel {
@@ -25,6 +25,8 @@ export interface DamagedFile {
   readonly path: string;
   readonly expected: string;
   readonly found: string;
+  /** What `olmo-hybrid pull` takes to make it anew. */
+  readonly pull: string;
 }
 
 /** Models in the cache, by name, whoever downloaded them (Node only). */
@@ -58,11 +60,13 @@ export async function cachedModels({ cache, assets }: HubEnvironment): Promise<C
  */
 export async function verifyCached(
   id: Pick<ModelId, 'repository'>,
-  { cache, assets }: HubEnvironment,
+  environment: HubEnvironment,
   signal: AbortSignal,
   onRead: (bytes: number) => void,
 ): Promise<{ files: number; damaged: DamagedFile[] }> {
   const { rm } = await import('node:fs/promises');
+  const { cache, assets } = environment;
+  const models = (await cachedModels(environment)).filter(({ repository }) => repository === id.repository);
   const damaged: DamagedFile[] = [];
   let files = 0;
   const blobs = `${cache}/${folderName(id)}/blobs`;
@@ -77,10 +81,23 @@ export async function verifyCached(
       return 'no file';
     });
     if (found === expected) continue;
-    damaged.push({ path, expected, found });
+    damaged.push({ path, expected, found, pull: (await pullOf(path, models)) ?? id.repository });
     await rm(path, { force: true });
   }
   return { files, damaged };
+}
+
+/** What `pull` takes to bring back a file: the model that holds it, or one that links to it, by the revision that it is. */
+async function pullOf(path: string, models: readonly CachedModel[]): Promise<string | null> {
+  const { realpath } = await import('node:fs/promises');
+  const real = await realpath(path).catch(() => path);
+  for (const { repository, commit, revisions, weights, folder } of models) {
+    const held = await Promise.all((await filesBelow(folder)).map((file) => realpath(file).catch(() => file)));
+    if (!path.startsWith(`${folder}/`) && !held.includes(real)) continue;
+    const revision = revisions.includes(DEFAULT_REVISION) ? DEFAULT_REVISION : (revisions[0] ?? commit);
+    return `${formatModelId({ repository, revision })}${weights === null ? '' : ` --weights ${weights} --only-quantised`}`;
+  }
+  return null;
 }
 
 /** Files and the digests that they should have. */

@@ -9,7 +9,7 @@ import { planModel } from '../load.ts';
 import { planShards, SHARD_BYTES, type Shard, ShardWriter, shardBytes, shardIndex } from '../quantised_shards.ts';
 import { cachedRepository, cacheError, fileBytes, INCOMPLETE, writeRef } from './cache.ts';
 import { HubClient } from './client.ts';
-import { writeSums } from './digests.ts';
+import { SUMS, writeSums } from './digests.ts';
 import { type Held, withLock } from './lock.ts';
 import type { ModelId } from './model_id.ts';
 import { hasNeeded } from './needed_files.ts';
@@ -42,7 +42,9 @@ export async function pullQuantised(id: ModelId, options: PullQuantisedOptions):
   const lock = `${quantised.locks}/${repository.commit}-${weights}.lock`;
   try {
     const pulled = await withLock(lock, { signal, onWait: () => onWait?.(weights) }, async (held) => {
-      if (await hasNeeded(folder, 'weights')) return { ...(await facts(folder)), fetched: 0, not_finite: [] };
+      // The list is written last.
+      if ((await fileBytes(`${folder}/${SUMS}`)) !== null && (await hasNeeded(folder, 'weights')))
+        return { ...(await facts(folder)), fetched: 0, not_finite: [] };
       return await make(client, repository, folder, options, held);
     });
     await writeRef(quantised.refs, id.revision, repository.commit);

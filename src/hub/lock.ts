@@ -25,7 +25,7 @@ export interface Held {
 
 /**
  * Runs `work` while this process alone has the lock at `path`, and waits for it while another one has. When the lock is lost, for example because this
- * process was stopped, `work` ends by the reason of its signal and is run anew under the lock.
+ * process was stopped, `work` ends, by the reason of its signal or another error, and is run anew under the lock.
  */
 export async function withLock<T>(path: string, { signal, onWait }: LockOptions, work: (held: Held) => Promise<T>): Promise<T> {
   const { mkdir } = await import('node:fs/promises');
@@ -40,13 +40,17 @@ export async function withLock<T>(path: string, { signal, onWait }: LockOptions,
       const watch = new SleepWatch(signal ? AbortSignal.any([signal, lost.signal]) : lost.signal);
       try {
         return await work(watch);
+      } catch (error) {
+        // It may come of what another process does that has the lock by now.
+        await watch.check();
+        throw error;
       } finally {
         watch.end();
         // A lock that was lost is not ours to release.
         if (!lost.signal.aborted) await release();
       }
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ELOCKED' && error !== lost.signal.reason) throw error;
+      if ((error as NodeJS.ErrnoException).code !== 'ELOCKED' && !lost.signal.aborted) throw error;
       if (!waiting) onWait();
       await pause(LOOK_MS, signal);
     }

@@ -122,7 +122,9 @@ async function make(
   if (shards.length > 1) await writeFile(`${unfinished}/${INDEX}`, shardIndex(shards));
   const index = shards.length > 1 ? [INDEX] : [];
   await writeSums(unfinished, [...shards.map(({ name }) => name), ...index, ...small].sort(), signal);
+  await held.check();
   await rm(folder, { recursive: true, force: true });
+  await held.check();
   await rename(unfinished, folder);
   return { ...(await facts(folder)), fetched, not_finite: [...writer.notFinite] };
 }

@@ -57,6 +57,22 @@ export async function withLock<T>(path: string, { signal, onWait }: LockOptions,
   }
 }
 
+/** Runs `work` under the lock at `path`, unless another process has it. @returns whether it has run */
+export async function ifFree(path: string, work: () => Promise<void>): Promise<boolean> {
+  const { mkdir } = await import('node:fs/promises');
+  const { dirname } = await import('node:path');
+  const { lock } = (await import('proper-lockfile')).default;
+  await mkdir(dirname(path), { recursive: true });
+  const options = { realpath: false, lockfilePath: path, stale: STALE_MS, update: TOUCH_MS, onCompromised: () => {} };
+  const release = await lock(path, options).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ELOCKED') throw error;
+    return null;
+  });
+  if (release === null) return false;
+  await work().finally(() => release().catch(() => {}));
+  return true;
+}
+
 /** Knows when this process has slept so long that its lock was stale; then it lets pass the time in which the lock is looked at. */
 class SleepWatch implements Held {
   readonly signal: AbortSignal;

@@ -67,7 +67,7 @@ function checkedSource(remote: RemoteFile): ByteSource {
     read: async (offset, out) => {
       const bytes = new Uint8Array(remote.file.bytes);
       const reader = await ForwardReader.open(remote);
-      await reader.read(0, bytes).finally(() => reader.close());
+      await reader.read(0, bytes);
       await reader.finish();
       out.set(bytes.subarray(offset, offset + out.length));
     },

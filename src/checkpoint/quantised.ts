@@ -6,7 +6,7 @@ import type { SafetensorsFile, TensorEntry } from './safetensors.ts';
 // Quantised matrices in safetensors files, as docs/quantised_format.md describes them: U8 [panels, blocks, bytes of a block], so that the shape tells
 // the format, and the data is what lies in memory.
 
-const QUANTISED_FORMAT_VERSION = '5';
+export const QUANTISED_FORMAT_VERSION = '5';
 const VERSION_KEY = 'quantised_format_version';
 
 /** Weights that share a scale. */

@@ -8,7 +8,7 @@ export interface ModelId {
   readonly revision: string;
 }
 
-const DEFAULT_REVISION = 'main';
+export const DEFAULT_REVISION = 'main';
 
 // HF: huggingface_hub.utils.validate_repo_id.
 const PART = /^(?![.-])[A-Za-z0-9._-]{1,96}(?<![.-])$/;

@@ -107,7 +107,9 @@ class Pull {
     this.#total += sum(missing);
     await this.#checkRoom(missing);
     for (const file of files) {
-      if (missing.includes(file)) await this.#fetchOne(file);
+      const removed = !missing.includes(file) && (await fileBytes(this.#blob(file))) !== file.bytes; // by `cache rm`, since it was looked at
+      if (removed) this.#total += file.bytes;
+      if (removed || missing.includes(file)) await this.#fetchOne(file);
       await linkBlob(this.#snapshot, file.name, this.#blob(file));
     }
   }

@@ -1,13 +1,15 @@
 import type { FileHandle } from 'node:fs/promises';
+import { openFile } from '../checkpoint/byte_source.ts';
 import { type CheckpointFolder, openCheckpointFolder } from '../checkpoint/checkpoint_folder.ts';
 import { INDEX, isSmall } from '../checkpoint/model_files.ts';
 import { quantisedMetadata } from '../checkpoint/quantised.ts';
+import { layoutSafetensors } from '../checkpoint/safetensors_writer.ts';
 import { HubError } from '../errors.ts';
 import { oneOf, planModel } from '../load.ts';
 import { planShards, SHARD_BYTES, type Shard, ShardWriter, shardBytes, shardIndex } from '../quantised_shards.ts';
 import { cachedRepository, cacheError, fileBytes, INCOMPLETE, writeRef } from './cache.ts';
 import { HubClient } from './client.ts';
-import { writeSums } from './digests.ts';
+import { SUMS, writeSums } from './digests.ts';
 import { type Held, withLock } from './lock.ts';
 import type { ModelId } from './model_id.ts';
 import { hasNeeded } from './needed_files.ts';
@@ -41,7 +43,9 @@ export async function pullQuantised(id: ModelId, options: PullQuantisedOptions):
   const lock = `${quantised.locks}/${repository.commit}-${weights}.lock`;
   try {
     const pulled = await withLock(lock, { signal, onWait: () => onWait?.(weights) }, async (held) => {
-      if (await hasNeeded(folder, 'weights')) return { ...(await facts(folder)), fetched: 0, not_finite: [] };
+      // The list is written last.
+      if ((await fileBytes(`${folder}/${SUMS}`)) !== null && (await hasNeeded(folder, 'weights')))
+        return { ...(await facts(folder)), fetched: 0, not_finite: [] };
       return await make(client, repository, folder, options, held);
     });
     await writeRef(quantised.refs, id.revision, repository.commit);
@@ -87,6 +91,7 @@ async function make(
           onProgress?.(done, total, name);
         };
         await withUnfinished(unfinished, ofSource, held, async (files) => {
+          await from.compare(name, reader.read); // by its header all was planned
           await writer.write(files, metadata, reader.read, onRead);
           await reader.finish();
         }).finally(() => reader.close());
@@ -102,7 +107,9 @@ async function make(
   if (shards.length > 1) await writeFile(`${unfinished}/${INDEX}`, shardIndex(shards));
   const index = shards.length > 1 ? [INDEX] : [];
   await writeSums(unfinished, [...shards.map(({ name }) => name), ...index, ...small].sort(), signal);
+  await held.check();
   await rm(folder, { recursive: true, force: true });
+  await held.check();
   await rename(unfinished, folder);
   return { ...(await facts(folder)), fetched, not_finite: [...writer.notFinite] };
 }
@@ -154,8 +161,17 @@ async function withUnfinished(
   for (const { name } of shards) await rename(`${folder}/${name}${INCOMPLETE}`, `${folder}/${name}`);
 }
 
+/** Whether files are of the size that was planned, and begin with the header that was planned. */
 async function areDone(folder: string, shards: readonly Shard[], metadata: ReadonlyMap<string, string>): Promise<boolean> {
-  for (const shard of shards) if ((await fileBytes(`${folder}/${shard.name}`)) !== shardBytes(shard, metadata)) return false;
+  for (const shard of shards) {
+    const path = `${folder}/${shard.name}`;
+    if ((await fileBytes(path)) !== shardBytes(shard, metadata)) return false;
+    const { header } = layoutSafetensors(shard.outputs, metadata);
+    const found = new Uint8Array(header.length);
+    const source = await openFile(path);
+    await source.read(0, found).finally(() => source.close());
+    if (Buffer.compare(header, found) !== 0) return false;
+  }
   return true;
 }
 

@@ -6,35 +6,82 @@ const REASONS: Readonly<Record<string, string>> = {
   ENOTDIR: 'a file in the place of a folder',
   EACCES: 'no permission to write it',
   EISDIR: 'a folder',
+  ENAMETOOLONG: 'too long a name',
   ENOSPC: 'a full disk',
+  EROFS: 'a disk that can only be read',
+  ESPIPE: 'a pipe, in which nothing has a place',
   EEXIST: 'something that came there meanwhile',
   ENOTEMPTY: 'something that came there meanwhile',
 };
 
+/** What is at a path that is to be written. */
+interface Target {
+  /** Where links lead. */
+  readonly path: string;
+  /** Permissions of the file that is there; null where there is none. */
+  readonly mode: number | null;
+  /** A device or a pipe: what comes into it cannot be taken back, and a file must not take its place. */
+  readonly isDevice: boolean;
+}
+
 /**
- * Writes a file that is there in full or not at all (Node only).
+ * Writes a file that is there in full or not at all (Node only). A file that is there keeps its permissions, and a link leads to the new one; into a
+ * device or a pipe it is written at once.
  * @param write writes it; false discards it
+ * @param mode permissions of a file that was not there
  * @returns what `write` returned
  * @throws {ArgumentError} when it cannot be written
  */
-export async function writeAtomically(path: string, write: (file: FileHandle) => Promise<boolean>): Promise<boolean> {
-  const { open, rename, rm } = await import('node:fs/promises');
-  const temporary = beside(path);
+export async function writeAtomically(path: string, write: (file: FileHandle) => Promise<boolean>, mode = 0o666): Promise<boolean> {
+  const { open, rename } = await import('node:fs/promises');
   let file: FileHandle | undefined;
+  let discard = () => {};
   try {
-    file = await open(temporary, 'wx');
+    const target = await targetOf(path);
+    const temporary = target.isDevice ? target.path : beside(target.path);
+    file = await open(temporary, target.isDevice ? 'w' : 'wx', target.mode ?? mode);
+    if (!target.isDevice) discard = await discardedAtExit(temporary);
+    if (!target.isDevice && target.mode !== null) await file.chmod(target.mode); // whatever the umask is
     const complete = await write(file);
     await file.close();
-    if (complete) await rename(temporary, path);
+    if (complete && !target.isDevice) await rename(temporary, target.path);
     return complete;
   } catch (error) {
     throw isSystemError(error) ? unwritable(path, error) : error;
   } finally {
-    if (file) {
-      await file.close();
-      await rm(temporary, { force: true });
-    }
+    await file?.close();
+    discard();
   }
+}
+
+/**
+ * Finds out whether a file can be written, before the work whose result it will hold (Node only). Nothing is left of the attempt.
+ * @throws {ArgumentError} when it cannot
+ */
+export async function checkWritable(path: string): Promise<void> {
+  const { access, constants } = await import('node:fs/promises');
+  try {
+    if ((await targetOf(path)).isDevice) await access(path, constants.W_OK);
+    else await writeAtomically(path, async () => false);
+  } catch (error) {
+    throw isSystemError(error) ? unwritable(path, error) : error;
+  }
+}
+
+/**
+ * Removes a file or folder when the process exits (Node only), as it does on a second Ctrl-C.
+ * @returns removes it at once
+ */
+export async function discardedAtExit(path: string): Promise<() => void> {
+  const { rmSync } = await import('node:fs');
+  const discard = () => {
+    process.off('exit', discard);
+    try {
+      rmSync(path, { recursive: true, force: true });
+    } catch {} // what went wrong before must not be hidden by this
+  };
+  process.on('exit', discard);
+  return discard;
 }
 
 /**
@@ -43,7 +90,7 @@ export async function writeAtomically(path: string, write: (file: FileHandle) =>
  * @throws {ArgumentError} when there is something at `path` already, or it cannot be written
  */
 export async function writeFolderAtomically(path: string, write: (folder: string) => Promise<void>): Promise<void> {
-  const { lstat, mkdir, rename, rm } = await import('node:fs/promises');
+  const { lstat, mkdir, rename } = await import('node:fs/promises');
   const there = await lstat(path).catch(() => null);
   if (there) {
     const found = there.isDirectory() ? 'a folder' : 'a file';
@@ -55,16 +102,16 @@ export async function writeFolderAtomically(path: string, write: (folder: string
     });
   }
   const temporary = beside(path.replace(/[/\\]+$/, ''));
-  let made = false;
+  let discard = () => {};
   try {
     await mkdir(temporary);
-    made = true;
+    discard = await discardedAtExit(temporary);
     await write(temporary);
     await rename(temporary, path);
   } catch (error) {
     throw isSystemError(error) ? unwritable(path, error, 'a folder that can be made') : error;
   } finally {
-    if (made) await rm(temporary, { recursive: true, force: true });
+    discard();
   }
 }
 
@@ -73,11 +120,31 @@ function beside(path: string): string {
   return `${path}.${crypto.randomUUID().slice(0, 8)}.tmp`;
 }
 
+async function targetOf(path: string): Promise<Target> {
+  const { lstat, realpath, stat } = await import('node:fs/promises');
+  const orNothing = (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error;
+    return null;
+  };
+  const there = await stat(path).catch(orNothing);
+  if (there === null) {
+    if (await lstat(path).catch(orNothing)) throw refusal(path, 'a link that leads nowhere');
+    return { path, mode: null, isDevice: false };
+  }
+  if (there.isDirectory()) throw refusal(path, 'a folder');
+  // The path of a pipe may lead to no file, as that of /dev/stdout.
+  if (!there.isFile()) return { path, mode: null, isDevice: true };
+  return { path: await realpath(path), mode: there.mode & 0o777, isDevice: false };
+}
+
 function isSystemError(error: unknown): error is NodeJS.ErrnoException {
   return error instanceof Error && 'syscall' in error;
 }
 
-function unwritable(path: string, cause: NodeJS.ErrnoException, expected = 'a file that can be written'): ArgumentError {
-  const found = REASONS[cause.code ?? ''] ?? cause.message;
-  return new ArgumentError({ where: path, expected, found, fix: 'Choose another path.' }, { cause });
+function unwritable(path: string, cause: NodeJS.ErrnoException, expected?: string): ArgumentError {
+  return refusal(path, REASONS[cause.code ?? ''] ?? cause.message, expected, { cause });
+}
+
+function refusal(where: string, found: string, expected = 'a file that can be written', options?: ErrorOptions): ArgumentError {
+  return new ArgumentError({ where, expected, found, fix: 'Choose another path.' }, options);
 }

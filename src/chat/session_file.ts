@@ -18,6 +18,8 @@ const NO_DIGEST = '0'.repeat(64);
 /** What the header begins with: the digest follows, so its place is the same in every file. */
 const BEGINNING = '{"__metadata__":{"sha256":"';
 const DIGEST_AT = 8 + BEGINNING.length;
+/** Permissions of a new file: what is said to a model is nobody else's business. */
+const PRIVATE = 0o600;
 const HASHED_AT_ONCE = 1 << 24; // bytes
 
 const DAMAGED = 'The file is damaged: take a copy of it, or begin anew.';
@@ -54,10 +56,14 @@ export async function saveSession(path: string, conversation: Conversation, mode
   const hash = createHash('sha256');
   for (const piece of pieces) hash.update(piece);
   pieces[0]!.set(new TextEncoder().encode(hash.digest('hex')), DIGEST_AT);
-  await writeAtomically(path, async (file) => {
-    for (const piece of pieces) await file.writeFile(piece);
-    return true;
-  });
+  await writeAtomically(
+    path,
+    async (file) => {
+      for (const piece of pieces) await file.writeFile(piece);
+      return true;
+    },
+    PRIVATE,
+  );
   return pieces.reduce((sum, { length }) => sum + length, 0);
 }
 

@@ -1,6 +1,6 @@
 import type { Prompt } from '../chat/conversation.ts';
 import { ThinkingText } from '../thinking.ts';
-import { note, onStderr, onStdout, type TextOutput, textOutput, WordWrap } from './terminal.ts';
+import { columnsOf, note, onStderr, onStdout, type TextOutput, textOutput, WordWrap } from './terminal.ts';
 
 const REFRESH_MS = 100;
 // Below this nobody wonders what takes so long.
@@ -80,7 +80,7 @@ export class ShownAnswer implements AnswerOutput {
     this.#hideThinking = hideThinking;
     this.#position = position;
     const write = (text: string) => process.stdout.write(this.#dim ? onStdout.dim(text) : text);
-    this.#wrap = new WordWrap(write, () => process.stdout.columns);
+    this.#wrap = new WordWrap(write, () => columnsOf(process.stdout));
   }
 
   begin(prompt: Prompt): void {
@@ -142,7 +142,7 @@ class StatusLine {
   show(text: string): void {
     if (!process.stderr.isTTY || performance.now() - this.#shown < REFRESH_MS) return;
     this.#shown = performance.now();
-    process.stderr.write(`\r\x1b[2K${onStderr.dim(text.slice(0, process.stderr.columns - 1))}`);
+    process.stderr.write(`\r\x1b[2K${onStderr.dim(text.slice(0, columnsOf(process.stderr) - 1))}`);
   }
 
   clear(): void {

@@ -11,6 +11,11 @@ function coloursOf(stream: WriteStream): ReturnType<typeof picocolors.createColo
 export const onStdout = coloursOf(process.stdout);
 export const onStderr = coloursOf(process.stderr);
 
+/** The columns of a terminal; one whose size nobody has set says 0. */
+export function columnsOf(stream: WriteStream): number {
+  return stream.columns || 80;
+}
+
 /** A quiet line beside the data, on stderr. */
 export function note(text: string): void {
   process.stderr.write(onStderr.dim(wrapped(text)));
@@ -37,7 +42,7 @@ function wrapped(text: string): string {
     (piece) => {
       lines += piece;
     },
-    () => process.stderr.columns ?? Infinity,
+    () => (process.stderr.isTTY ? columnsOf(process.stderr) : Infinity),
   );
   wrap.push(text);
   wrap.end();
@@ -56,7 +61,7 @@ export interface TextOutput {
 /** For a person, text broken between words; for a program, the text. */
 export function textOutput(stream: WriteStream): TextOutput {
   const write = (text: string) => void stream.write(text);
-  if (stream.isTTY) return new WordWrap(write, () => stream.columns);
+  if (stream.isTTY) return new WordWrap(write, () => columnsOf(stream));
   return { forPerson: false, push: write, end: () => write('\n') };
 }
 
@@ -149,7 +154,7 @@ export class ProgressLine {
     const rate = (1000 * (done - first!.done)) / (ms - first!.ms);
     const left = rate > 0 && done < total ? `, ${timeLeft((total - done) / rate)} left, ${this.#amount(rate)}/s` : '';
     const share = total > 0 ? done / total : 1;
-    const bar = process.stderr.isTTY && process.stderr.columns >= WIDE ? `${barOf(share)} ` : '';
+    const bar = process.stderr.isTTY && columnsOf(process.stderr) >= WIDE ? `${barOf(share)} ` : '';
     const text = `${this.#doing} ${bar}${this.#amount(done)} of ${this.#amount(total)}, ${Math.floor(100 * share)}%${left}`;
     this.#show(detail === '' ? text : `${text} · ${detail}`, ms);
   };
@@ -164,7 +169,7 @@ export class ProgressLine {
       this.#shown = true;
       // Redrawn ten times a second at most.
       this.#lineMs = ms + 100;
-      process.stderr.write(`\r\x1b[2K${onStderr.dim(text.slice(0, process.stderr.columns - 1))}`);
+      process.stderr.write(`\r\x1b[2K${onStderr.dim(text.slice(0, columnsOf(process.stderr) - 1))}`);
     } else {
       this.#lineMs = ms + LINE_MS;
       note(text);

@@ -17,7 +17,7 @@ import { headline } from './model_facts.ts';
 import { modelFolder } from './model_folder.ts';
 import { addEngineOptions, addModelOption, type EngineFlags, integer } from './options.ts';
 import { addSamplingOptions, flagProblems, givenSampling, newSeed, type SamplingFlags, samplingOptions } from './sampling.ts';
-import { INTERRUPTED, interruption, note } from './terminal.ts';
+import { interruptedCode, interruption, note } from './terminal.ts';
 
 const DEFAULT_CONTEXT = 4096;
 /** Ctrl-C is heard between two passes: of 256 tokens one takes the 7B half a minute. 64 read a sixth slower (q4, 0.3b: 2.1 s for 512 tokens, 1.8). */
@@ -82,7 +82,7 @@ async function run(model: string | undefined, flags: Flags): Promise<void> {
     input.close();
     await dispose();
   }
-  if (input.interrupted) process.exitCode = INTERRUPTED;
+  if (input.interrupted) process.exitCode = interruptedCode();
 }
 
 /** Until there is nothing more to say. @throws {OlmoHybridError} where nobody can be told */

@@ -1,7 +1,8 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
+import { discardedAtExit } from '../atomic_file.ts';
 import { parseCommand } from '../conform/command.ts';
 import { conform, type LevelResult, summarized } from '../conform/conform.ts';
 import { LEVELS, type LevelName } from '../conform/protocol.ts';
@@ -10,7 +11,7 @@ import { reportText } from '../conform/report_text.ts';
 import { startRuntime } from '../conform/runtime_process.ts';
 import { ArgumentError } from '../errors.ts';
 import { integer, oneOf } from './options.ts';
-import { duration, INTERRUPTED, interruption, note, onStdout } from './terminal.ts';
+import { duration, interruptedCode, interruption, note, onStdout } from './terminal.ts';
 
 const TIMEOUT_SECONDS = 120;
 
@@ -51,7 +52,8 @@ async function run({ runtime, level = LEVELS, timeout, json, junit }: Flags): Pr
   const command = parseCommand(runtime);
   const signal = interruption();
   const folder = await mkdtemp(join(tmpdir(), 'olmo-hybrid-conform-'));
-  const program = startRuntime(command, folder, timeout);
+  const discard = await discardedAtExit(folder);
+  const program = startRuntime(command, folder, timeout, signal);
   const levels: LevelResult[] = [];
   try {
     for await (const result of conform(program, level, folder, { onCase: showCase, signal })) {
@@ -62,10 +64,10 @@ async function run({ runtime, level = LEVELS, timeout, json, junit }: Flags): Pr
   } finally {
     clearLine();
     await program.close();
-    await rm(folder, { recursive: true, force: true });
+    discard();
   }
   if (signal.aborted) {
-    process.exitCode = INTERRUPTED;
+    process.exitCode = interruptedCode();
     return;
   }
   const conformance = summarized(runtime, levels);

@@ -10,7 +10,7 @@ import { counted, engine, headline } from './model_facts.ts';
 import { addEngineOptions, addModelOption, type EngineFlags, integer } from './options.ts';
 import { checkLength, DEFAULT_PROMPT, readPrompt } from './prompt.ts';
 import { addSamplingOptions, flagProblems, newSeed, type SamplingFlags, samplingOptions } from './sampling.ts';
-import { duration, INTERRUPTED, interruption, note, textOutput } from './terminal.ts';
+import { duration, interruptedCode, interruption, note, textOutput, withoutInterruption } from './terminal.ts';
 
 const DEFAULT_MAX_TOKENS = 200;
 
@@ -53,7 +53,7 @@ async function run(text: string | undefined, flags: Flags): Promise<void> {
   const { eos_token_id, ...defaults } = await readGenerationConfig(dir, config.eos_token_id);
   const tokenizer = await readTokenizer(dir, config);
   if (tokenizer === null && flags.stop) throw missingTokenizer(dir, 'for --stop');
-  const prompt = await readPrompt({ text, tokens: flags.tokens }, tokenizer, config, dir);
+  const prompt = await withoutInterruption(() => readPrompt({ text, tokens: flags.tokens }, tokenizer, config, dir));
   const { max_position_embeddings } = config;
   const context = flags.context ?? Math.min(prompt.ids.length + flags.maxTokens, max_position_embeddings);
   checkLength(prompt, context, max_position_embeddings);
@@ -91,7 +91,7 @@ async function run(text: string | undefined, flags: Flags): Promise<void> {
       REASONS[finish_reason],
     ].join(' · '),
   );
-  if (finish_reason === 'abort') process.exitCode = INTERRUPTED;
+  if (finish_reason === 'abort') process.exitCode = interruptedCode();
 }
 
 /** Generates ids as text, for a model without a tokenizer. */

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { kindOf } from '../text_file.ts';
 import { ArgumentError, type Problem } from '../errors.ts';
+import { withoutInterruption } from './terminal.ts';
 
 const MOST_LISTED = 10;
 
@@ -16,7 +17,7 @@ function unusable(path: string, expected: string, found: string, cause?: unknown
  */
 export async function readText(path: string, expected: string, ignoreBOM = true): Promise<string> {
   try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM }).decode(await readFile(path));
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM }).decode(await withoutInterruption(() => readFile(path)));
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
     const reasons: Record<string, string> = {

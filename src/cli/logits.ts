@@ -8,7 +8,7 @@ import { readTokenIds } from './input_file.ts';
 import { load } from './loading.ts';
 import { modelFolder } from './model_folder.ts';
 import { addEngineOptions, addModelOption, type EngineFlags } from './options.ts';
-import { duration, INTERRUPTED, interruption, note } from './terminal.ts';
+import { duration, interruptedCode, interruption, note } from './terminal.ts';
 import { version } from './version.ts';
 
 interface Flags extends EngineFlags {
@@ -43,7 +43,7 @@ async function run(flags: Flags): Promise<void> {
     return await writeLogits(file, model, ids, signal).finally(dispose);
   });
   if (!complete) {
-    process.exitCode = INTERRUPTED;
+    process.exitCode = interruptedCode();
     return;
   }
   note(`${flags.output}: logits F32 [${ids.length}, ${config.vocab_size}] in ${duration((performance.now() - begin) / 1000)}`);

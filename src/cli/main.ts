@@ -75,10 +75,14 @@ const tell = (error: unknown) =>
 
 for (const [where, stream] of Object.entries({ stdout: process.stdout, stderr: process.stderr })) {
   stream.on('error', (cause: NodeJS.ErrnoException) => {
-    // The reader of a pipe may leave early, as `head` does.
-    if (cause.code === 'EPIPE') process.exit();
+    // The reader of a pipe may leave early, as `head` does, and a terminal may be closed.
+    const unread = cause.code === 'EPIPE' || (cause.code === 'EIO' && stream.isTTY);
+    // No result goes there: the work goes on without it.
+    if (unread && where === 'stderr') return;
     const problem = { where, expected: 'a place to write to', found: cause.message, fix: 'Send the output elsewhere.' };
-    process.exit(tell(new ArgumentError(problem, { cause })));
+    if (!unread && !process.exitCode) process.exitCode = tell(new ArgumentError(problem, { cause }));
+    // Who listens besides has something to keep, and ends then.
+    if (stream.listenerCount('error') === 1) process.exit();
   });
 }
 

@@ -202,18 +202,45 @@ export function duration(seconds: number): string {
   return seconds < 1 ? `${Number((seconds * 1000).toPrecision(2))} ms` : `${seconds.toFixed(1)} s`;
 }
 
+/** The signals by which a person, the system or a closed terminal ends a program, and the exit codes that shells give it then. */
+const ENDINGS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
+const SIGNALS = Object.keys(ENDINGS) as (keyof typeof ENDINGS)[];
+
+let heard: keyof typeof ENDINGS = 'SIGINT';
+
 /**
- * Turns Ctrl-C into a signal, so that what is begun can end in good order. A second Ctrl-C ends the process at once.
+ * Turns Ctrl-C, and the other signals that end a program, into one of the program's, so that what is begun can end in good order. A second Ctrl-C
+ * ends the process at once.
  */
 export function interruption(): AbortSignal {
   const controller = new AbortController();
-  process.once('SIGINT', () => {
-    controller.abort();
+  for (const name of SIGNALS) {
     // While somebody listens, the library of locks leaves it to us to end.
-    process.once('SIGINT', () => process.exit(INTERRUPTED));
-  });
+    process.on(name, () => {
+      // Not so the others: when a terminal is closed, both the system and the shell may say so.
+      if (name === 'SIGINT' && controller.signal.aborted) process.exit(ENDINGS.SIGINT);
+      heard = name;
+      controller.abort();
+    });
+  }
   return controller.signal;
 }
 
-/** The exit code of a program that Ctrl-C ended. */
-export const INTERRUPTED = 130;
+/** The exit code of a program that an `interruption` ended. */
+export function interruptedCode(): number {
+  return ENDINGS[heard];
+}
+
+/**
+ * Runs what cannot hear an `interruption`, because it is done in one piece or waits for what another program writes. Meanwhile the signals end the
+ * process by themselves, so nothing may be left to be put in order.
+ */
+export async function withoutInterruption<T>(work: () => T | Promise<T>): Promise<T> {
+  const listeners = SIGNALS.flatMap((name) => process.rawListeners(name).map((listener) => [name, listener] as const));
+  for (const name of SIGNALS) process.removeAllListeners(name);
+  try {
+    return await work();
+  } finally {
+    for (const [name, listener] of listeners) process.on(name, listener as NodeJS.SignalsListener);
+  }
+}

@@ -6,7 +6,7 @@ import { readTokenIds } from './input_file.ts';
 import { load } from './loading.ts';
 import { modelFolder } from './model_folder.ts';
 import { addEngineOptions, addModelOption, type EngineFlags } from './options.ts';
-import { duration, INTERRUPTED, interruption, note, scaled } from './terminal.ts';
+import { duration, interruptedCode, interruption, note, scaled } from './terminal.ts';
 import { version } from './version.ts';
 
 interface Flags extends EngineFlags {
@@ -40,7 +40,7 @@ async function run({ model, tokens, output, only, ...flags }: Flags): Promise<vo
   const options = { kernels, mode, producer: `olmo-hybrid ${version}`, only, signal };
   const file = await writeTrace(output, dir, ids, async () => (await load(dir, ids.length, flags, signal)).model, options);
   if (file === null) {
-    process.exitCode = INTERRUPTED;
+    process.exitCode = interruptedCode();
     return;
   }
   const seconds = (performance.now() - begun) / 1000;

@@ -68,6 +68,19 @@ export async function saveSession(path: string, conversation: Conversation, mode
 }
 
 /**
+ * Looks at the header of a session, before a model is loaded for it (Node only).
+ * @throws {SessionError} when the file is none, or of another version
+ */
+export async function checkSession(path: string): Promise<void> {
+  const source = await openFile(path).catch((error: unknown) => refuse(error, NO_SESSION));
+  try {
+    await readHeader(source);
+  } finally {
+    await source.close();
+  }
+}
+
+/**
  * Reads a session into a conversation (Node only). With the same model in other formats or another mode the messages are brought back, and the state
  * is made again with the next answer.
  * @throws {SessionError} when the file is damaged, of another version or of another model, or needs a longer context; then nothing is changed
@@ -76,8 +89,7 @@ export async function saveSession(path: string, conversation: Conversation, mode
 export async function loadSession(path: string, conversation: Conversation, model: SessionModel): Promise<LoadedSession> {
   const source = await openFile(path).catch((error: unknown) => refuse(error, NO_SESSION));
   try {
-    const file = await readSafetensors(source).catch((error: unknown) => refuse(error, NO_SESSION));
-    checkVersion(file);
+    const file = await readHeader(source);
     await checkDigest(source);
     const session = parseSession(file.metadata.get('session') ?? '', path);
     const differences = compare(path, session, model, conversation.checkpoints.context);
@@ -87,6 +99,12 @@ export async function loadSession(path: string, conversation: Conversation, mode
   } finally {
     await source.close();
   }
+}
+
+async function readHeader(source: ByteSource): Promise<SafetensorsFile> {
+  const file = await readSafetensors(source).catch((error: unknown) => refuse(error, NO_SESSION));
+  checkVersion(file);
+  return file;
 }
 
 function stateTensor(name: string, data: FloatArray): TensorData {

@@ -17,7 +17,7 @@ import { explain, Talk } from './chat_talk.ts';
 import { load, missingTokenizer, readTokenizer } from './loading.ts';
 import { headline } from './model_facts.ts';
 import { modelFolder } from './model_folder.ts';
-import { addEngineOptions, addModelOption, type EngineFlags, integer } from './options.ts';
+import { addEngineOptions, addModelOption, type EngineFlags, integer, named } from './options.ts';
 import { addSamplingOptions, flagProblems, givenSampling, newSeed, type SamplingFlags, samplingOptions } from './sampling.ts';
 import { interruptedCode, interruption, note } from './terminal.ts';
 
@@ -37,7 +37,7 @@ interface Flags extends EngineFlags, SamplingFlags {
 
 export function addChat(program: Command): void {
   const command = program.command('chat').description('talk with a model; /help lists what can be said to the program');
-  command.argument('[model]', 'the same as --model');
+  command.argument('[model]', 'the same as --model', named('chat'));
   addModelOption(command, 'the embedded model, which has no chat template')
     .option('--system <text>', "what the model is told before the first message (default: the template's own)")
     .option('--session <file>', 'go on with the conversation in this file if there is one, and keep it there when leaving')

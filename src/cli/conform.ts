@@ -1,4 +1,4 @@
-import { mkdtemp, writeFile } from 'node:fs/promises';
+import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
@@ -9,8 +9,8 @@ import { LEVELS, type LevelName } from '../conform/protocol.ts';
 import { reportJunit } from '../conform/report_junit.ts';
 import { reportText } from '../conform/report_text.ts';
 import { startRuntime } from '../conform/runtime_process.ts';
-import { ArgumentError } from '../errors.ts';
 import { integer, oneOf } from './options.ts';
+import { checkOutput, printReport } from './output_file.ts';
 import { duration, interruptedCode, interruption, note, onStdout } from './terminal.ts';
 
 const TIMEOUT_SECONDS = 120;
@@ -50,6 +50,7 @@ Exit status: 0 the runtime conforms, 1 it does not.`,
 
 async function run({ runtime, level = LEVELS, timeout, json, junit }: Flags): Promise<void> {
   const command = parseCommand(runtime);
+  if (junit !== undefined) await checkOutput('--junit', junit);
   const signal = interruption();
   const folder = await mkdtemp(join(tmpdir(), 'olmo-hybrid-conform-'));
   const discard = await discardedAtExit(folder);
@@ -71,14 +72,9 @@ async function run({ runtime, level = LEVELS, timeout, json, junit }: Flags): Pr
     return;
   }
   const conformance = summarized(runtime, levels);
-  if (junit !== undefined) {
-    await writeFile(junit, reportJunit(conformance)).catch((cause: NodeJS.ErrnoException) => {
-      const problem = { where: junit, expected: 'a file that can be written', found: cause.message, fix: 'Choose another --junit.' };
-      throw new ArgumentError(problem, { cause });
-    });
-  }
   const marks = { bold: onStdout.bold, dim: onStdout.dim, good: onStdout.green, bad: onStdout.red };
-  process.stdout.write(json ? `${JSON.stringify(conformance, numbersOfJson, 2)}\n` : reportText(conformance, marks));
+  const text = json ? `${JSON.stringify(conformance, numbersOfJson, 2)}\n` : reportText(conformance, marks);
+  await printReport(text, '--junit', junit, () => reportJunit(conformance));
   process.exitCode = conformance.conforms ? 0 : 1;
 }
 

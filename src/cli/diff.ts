@@ -1,11 +1,9 @@
-import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { visible } from '../checkpoint/problem_list.ts';
 import { diffTraces } from '../diff/compare.ts';
 import { reportHtml } from '../diff/report_html.ts';
 import { reportText } from '../diff/report_text.ts';
-import { ArgumentError, OlmoHybridError } from '../errors.ts';
-import { report } from './mistake.ts';
+import { checkOutput, printReport } from './output_file.ts';
 import { onStdout } from './terminal.ts';
 
 /** As the exit status tells a CI. */
@@ -24,29 +22,17 @@ export function addDiff(program: Command): void {
     .argument('<b>', 'trace that is examined')
     .option('--json', 'print one object')
     .option('--html <file>', 'write a page with a map of all ops and layers')
-    .addHelpText('after', '\nExit status: 0 same, 1 diverged, 2 not comparable.')
-    .action(async (a: string, b: string, flags: Flags) => {
-      try {
-        await run(a, b, flags);
-      } catch (error) {
-        if (!(error instanceof OlmoHybridError)) throw error;
-        report(error, 'olmo-hybrid diff', false);
-        process.exitCode = EXIT['not comparable'];
-      }
-    });
+    .addHelpText('after', '\nExit status: 0 same, 1 diverged, 2 not comparable, or a mistake.')
+    .action(run);
 }
 
 async function run(a: string, b: string, { json, html }: Flags): Promise<void> {
+  if (html !== undefined) await checkOutput('--html', html, [a, b]);
   const diff = await diffTraces(a, b);
-  if (html !== undefined) {
-    await writeFile(html, reportHtml(diff)).catch((cause: NodeJS.ErrnoException) => {
-      const problem = { where: html, expected: 'a file that can be written', found: cause.message, fix: 'Choose another --html.' };
-      throw new ArgumentError(problem, { cause });
-    });
-  }
   const marks = { bold: onStdout.bold, dim: onStdout.dim, good: onStdout.green, bad: onStdout.red };
-  process.stdout.write(json ? `${JSON.stringify(diff, numbersOfJson, 2)}\n` : reportText(diff, marks, visible));
   process.exitCode = EXIT[diff.outcome];
+  const text = json ? `${JSON.stringify(diff, numbersOfJson, 2)}\n` : reportText(diff, marks, visible);
+  await printReport(text, '--html', html, () => reportHtml(diff));
 }
 
 /** JSON has no infinity: as a text. */

@@ -7,7 +7,8 @@ import type { OlmoHybridForCausalLM } from '../model/olmo_hybrid.ts';
 import { readTokenIds } from './input_file.ts';
 import { load } from './loading.ts';
 import { modelFolder } from './model_folder.ts';
-import { addEngineOptions, addModelOption, type EngineFlags } from './options.ts';
+import { addEngineOptions, addModelOption, type EngineFlags, named } from './options.ts';
+import { checkOutput } from './output_file.ts';
 import { duration, interruptedCode, interruption, note } from './terminal.ts';
 import { version } from './version.ts';
 
@@ -21,11 +22,12 @@ export function addLogits(program: Command): void {
   const command = program.command('logits').description('write the logits of every token of a text');
   addModelOption(command)
     .requiredOption('--tokens <file>', 'JSON array of token ids')
-    .requiredOption('--output <file>', 'safetensors file to write: logits, F32 [tokens, vocab_size]');
+    .requiredOption('--output <file>', 'safetensors file to write: logits, F32 [tokens, vocab_size]', named('--output'));
   addEngineOptions(command, 'strict').action(run);
 }
 
 async function run(flags: Flags): Promise<void> {
+  await checkOutput('--output', flags.output, [flags.tokens, flags.model]);
   const signal = interruption();
   const dir = await modelFolder(flags.model, { weights: flags.weights, signal });
   const config = await readConfig(dir);

@@ -68,10 +68,11 @@ for (const add of [
 ])
   add(program);
 
-const [first] = process.argv.slice(2);
+const [first, second] = process.argv.slice(2);
 const verb = program.commands.find((command) => command.name() === first);
-const tell = (error: unknown) =>
-  report(error, verb ? `olmo-hybrid ${verb.name()}` : 'olmo-hybrid', program.opts<{ debug?: true }>().debug ?? false);
+const part = verb?.commands.find((command) => command.name() === second);
+const words = [program, verb, part].flatMap((command) => command?.name() ?? []).join(' ');
+const tell = (error: unknown) => report(error, words, program.opts<{ debug?: true }>().debug ?? false);
 
 for (const [where, stream] of Object.entries({ stdout: process.stdout, stderr: process.stderr })) {
   stream.on('error', (cause: NodeJS.ErrnoException) => {
@@ -88,7 +89,10 @@ for (const [where, stream] of Object.entries({ stdout: process.stdout, stderr: p
 
 try {
   if (first === undefined) program.outputHelp();
+  else if (verb && verb.commands.length > 0 && second === undefined) verb.outputHelp();
   else await program.parseAsync();
 } catch (error) {
-  process.exitCode = tell(error);
+  const code = tell(error);
+  // As diff(1) has it, 1 is that two files are not the same.
+  process.exitCode = code === 1 && verb?.name() === 'diff' ? 2 : code;
 }

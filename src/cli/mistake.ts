@@ -9,6 +9,7 @@ const MISTAKES: Readonly<Record<string, (quoted: string) => { expected: string; 
   'commander.unknownCommand': (quoted) => ({ expected: 'a command', found: quoted }),
   'commander.unknownOption': (quoted) => ({ expected: 'an option that it has', found: quoted }),
   'commander.optionMissingArgument': (quoted) => ({ expected: `a value for ${quoted}`, found: 'none' }),
+  'commander.missingArgument': (quoted) => ({ expected: `the argument <${quoted}>`, found: 'none' }),
   'commander.missingMandatoryOptionValue': (quoted) => ({ expected: `the option ${quoted}`, found: 'none' }),
   'commander.excessArguments': () => ({ expected: 'fewer arguments, a text of several words in quotes', found: 'too many' }),
 };

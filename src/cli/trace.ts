@@ -5,7 +5,8 @@ import { writeTrace } from '../trace.ts';
 import { readTokenIds } from './input_file.ts';
 import { load } from './loading.ts';
 import { modelFolder } from './model_folder.ts';
-import { addEngineOptions, addModelOption, type EngineFlags } from './options.ts';
+import { addEngineOptions, addModelOption, type EngineFlags, named } from './options.ts';
+import { checkOutput } from './output_file.ts';
 import { duration, interruptedCode, interruption, note, scaled } from './terminal.ts';
 import { version } from './version.ts';
 
@@ -20,12 +21,13 @@ export function addTrace(program: Command): void {
   const command = program.command('trace').description('write every intermediate of one forward pass, to be compared by diff');
   addModelOption(command)
     .requiredOption('--tokens <file>', 'JSON array of token ids')
-    .requiredOption('--output <file>', 'safetensors file to write, as docs/trace_format.md describes it')
+    .requiredOption('--output <file>', 'safetensors file to write, as docs/trace_format.md describes it', named('--output'))
     .option('--only <name...>', 'write these intermediates; * stands for any characters, ? for one (default: all)');
   addEngineOptions(command, 'strict').action(run);
 }
 
 async function run({ model, tokens, output, only, ...flags }: Flags): Promise<void> {
+  await checkOutput('--output', output, [tokens, model]);
   const signal = interruption();
   const dir = await modelFolder(model, { weights: flags.weights, signal });
   const config = await readConfig(dir);

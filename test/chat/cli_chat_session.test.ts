@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, type TestContext, test } from 'vitest';
 import { writeChatModel } from '../support/chat_model.ts';
 import { ended, runWith, sharedFolder, start } from '../support/command_line.ts';
 import { repository } from '../support/models.ts';
@@ -88,9 +88,13 @@ describe('--session', () => {
 });
 
 /** A person at a terminal, played by Python's pty. */
-function typing(...args: string[]): { child: ChildProcess; says: (text: string) => Promise<void>; type: (keys: string) => void } {
+function typing(
+  { onTestFinished }: TestContext,
+  ...args: string[]
+): { child: ChildProcess; says: (text: string) => Promise<void>; type: (keys: string) => void } {
   const play = 'import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))';
   const child = spawn('python3', ['-c', play, process.execPath, repository('dist/cli/main.js'), ...args], { stdio: 'pipe' });
+  onTestFinished(() => void child.kill('SIGKILL'));
   let screen = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     screen += text;
@@ -104,10 +108,10 @@ function typing(...args: string[]): { child: ChildProcess; says: (text: string) 
 }
 
 describe.skipIf(spawnSync('python3', ['--version']).status !== 0)('--session, for a person', () => {
-  test.concurrent('a file that cannot be written in the end: the prompt comes back', LONG, async () => {
+  test.concurrent('a file that cannot be written in the end: the prompt comes back', LONG, async (context) => {
     const gone = join(folder, 'gone');
     await mkdir(gone);
-    const { child, says, type } = typing('chat', dir, '--session', join(gone, 's'));
+    const { child, says, type } = typing(context, 'chat', dir, '--session', join(gone, 's'));
     await says('/help lists');
     await rm(gone, { recursive: true });
     await says('> ');
@@ -125,9 +129,9 @@ describe.skipIf(spawnSync('python3', ['--version']).status !== 0)('--session, fo
     expect(await messagesIn(join(folder, 'elsewhere'))).toBe(2);
   });
 
-  test.concurrent('a terminal that is closed: what was said is kept', LONG, async () => {
+  test.concurrent('a terminal that is closed: what was said is kept', LONG, async (context) => {
     const session = join(folder, 'closed');
-    const { child, says, type } = typing(...slow, '--session', session);
+    const { child, says, type } = typing(context, ...slow, '--session', session);
     await says('> ');
     type('Hello\r');
     await says('\n');

@@ -8,11 +8,14 @@ const REASONS: Readonly<Record<string, string>> = {
   EISDIR: 'a folder',
   ENAMETOOLONG: 'too long a name',
   ENOSPC: 'a full disk',
+  EPIPE: 'a pipe that nobody reads',
   EROFS: 'a disk that can only be read',
   ESPIPE: 'a pipe, in which nothing has a place',
   EEXIST: 'something that came there meanwhile',
   ENOTEMPTY: 'something that came there meanwhile',
 };
+
+const NEW_FOLDER = 'a folder that can be made';
 
 /** What is at a path that is to be written. */
 interface Target {
@@ -90,7 +93,40 @@ export async function discardedAtExit(path: string): Promise<() => void> {
  * @throws {ArgumentError} when there is something at `path` already, or it cannot be written
  */
 export async function writeFolderAtomically(path: string, write: (folder: string) => Promise<void>): Promise<void> {
-  const { lstat, mkdir, rename } = await import('node:fs/promises');
+  const { mkdir, rename } = await import('node:fs/promises');
+  await refuseExisting(path);
+  const temporary = besideFolder(path);
+  let discard = () => {};
+  try {
+    await mkdir(temporary);
+    discard = await discardedAtExit(temporary);
+    await write(temporary);
+    await rename(temporary, path);
+  } catch (error) {
+    throw isSystemError(error) ? unwritable(path, error, NEW_FOLDER) : error;
+  } finally {
+    discard();
+  }
+}
+
+/**
+ * Finds out whether a folder can be made, before the work whose results it will hold (Node only). Nothing is left of the attempt.
+ * @throws {ArgumentError} when it cannot
+ */
+export async function checkFolderWritable(path: string): Promise<void> {
+  const { mkdir, rmdir } = await import('node:fs/promises');
+  await refuseExisting(path);
+  const temporary = besideFolder(path);
+  try {
+    await mkdir(temporary);
+    await rmdir(temporary);
+  } catch (error) {
+    throw isSystemError(error) ? unwritable(path, error, NEW_FOLDER) : error;
+  }
+}
+
+async function refuseExisting(path: string): Promise<void> {
+  const { lstat } = await import('node:fs/promises');
   const there = await lstat(path).catch(() => null);
   if (there) {
     const found = there.isDirectory() ? 'a folder' : 'a file';
@@ -101,18 +137,10 @@ export async function writeFolderAtomically(path: string, write: (folder: string
       fix: 'Choose another path, or remove it.',
     });
   }
-  const temporary = beside(path.replace(/[/\\]+$/, ''));
-  let discard = () => {};
-  try {
-    await mkdir(temporary);
-    discard = await discardedAtExit(temporary);
-    await write(temporary);
-    await rename(temporary, path);
-  } catch (error) {
-    throw isSystemError(error) ? unwritable(path, error, 'a folder that can be made') : error;
-  } finally {
-    discard();
-  }
+}
+
+function besideFolder(path: string): string {
+  return beside(path.replace(/[/\\]+$/, ''));
 }
 
 /** A name of one call alone: the process id is none, for two calls may overlap, and in containers it is that of a run that was killed. */

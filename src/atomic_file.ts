@@ -95,7 +95,7 @@ export async function discardedAtExit(path: string): Promise<() => void> {
 export async function writeFolderAtomically(path: string, write: (folder: string) => Promise<void>): Promise<void> {
   const { mkdir, rename } = await import('node:fs/promises');
   await refuseExisting(path);
-  const temporary = besideFolder(path);
+  const temporary = beside(path.replace(/[/\\]+$/, ''));
   let discard = () => {};
   try {
     await mkdir(temporary);
@@ -110,24 +110,24 @@ export async function writeFolderAtomically(path: string, write: (folder: string
 }
 
 /**
- * Finds out whether a folder can be made, before the work whose results it will hold (Node only). Nothing is left of the attempt.
+ * Finds out whether a folder can be made, before the work whose results it will hold (Node only).
  * @throws {ArgumentError} when it cannot
  */
 export async function checkFolderWritable(path: string): Promise<void> {
-  const { mkdir, rmdir } = await import('node:fs/promises');
+  const { access, constants } = await import('node:fs/promises');
+  const { dirname } = await import('node:path');
   await refuseExisting(path);
-  const temporary = besideFolder(path);
-  try {
-    await mkdir(temporary);
-    await rmdir(temporary);
-  } catch (error) {
-    throw isSystemError(error) ? unwritable(path, error, NEW_FOLDER) : error;
-  }
+  await access(dirname(path), constants.W_OK).catch((error: NodeJS.ErrnoException) => {
+    throw unwritable(path, error, NEW_FOLDER);
+  });
 }
 
 async function refuseExisting(path: string): Promise<void> {
   const { lstat } = await import('node:fs/promises');
-  const there = await lstat(path).catch(() => null);
+  const there = await lstat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw unwritable(path, error, NEW_FOLDER);
+    return null;
+  });
   if (there) {
     const found = there.isDirectory() ? 'a folder' : 'a file';
     throw new ArgumentError({
@@ -137,10 +137,6 @@ async function refuseExisting(path: string): Promise<void> {
       fix: 'Choose another path, or remove it.',
     });
   }
-}
-
-function besideFolder(path: string): string {
-  return beside(path.replace(/[/\\]+$/, ''));
 }
 
 /** A name of one call alone: the process id is none, for two calls may overlap, and in containers it is that of a run that was killed. */

@@ -27,8 +27,8 @@ export function addLogits(program: Command): void {
 }
 
 async function run(flags: Flags): Promise<void> {
-  await checkOutput('--output', flags.output, [flags.tokens, flags.model]);
   const signal = interruption();
+  await checkOutput('--output', flags.output, [flags.tokens, flags.model]);
   const dir = await modelFolder(flags.model, { weights: flags.weights, signal });
   const config = await readConfig(dir);
   const ids = await readTokenIds(flags.tokens, config.vocab_size);

@@ -27,8 +27,8 @@ export function addTrace(program: Command): void {
 }
 
 async function run({ model, tokens, output, only, ...flags }: Flags): Promise<void> {
-  await checkOutput('--output', output, [tokens, model]);
   const signal = interruption();
+  await checkOutput('--output', output, [tokens, model]);
   const dir = await modelFolder(model, { weights: flags.weights, signal });
   const config = await readConfig(dir);
   const ids = await readTokenIds(tokens, config.vocab_size);

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { visible } from '../checkpoint/problem_list.ts';
-import { cachedBytes, cachedModels, notCached, removeCached, verifyCached } from '../hub/cached_models.ts';
+import { HubError } from '../errors.ts';
+import { cachedBytes, cachedModels, removeCached, verifyCached } from '../hub/cached_models.ts';
 import { type HubEnvironment, hubEnvironment } from '../hub/environment.ts';
 import { requireModelId } from '../hub/model_id.ts';
 import { fail, interruption, note, onStdout, ProgressLine, scaled } from './terminal.ts';
@@ -51,7 +52,10 @@ async function verify(model: string | undefined): Promise<void> {
   const environment = await hubEnvironment();
   const id = model === undefined ? null : requireModelId(model);
   const models = (await cachedModels(environment)).filter(({ repository }) => id === null || repository === id.repository);
-  if (models.length === 0 && id !== null) throw notCached(id.repository, environment);
+  if (models.length === 0 && id !== null) {
+    const expected = `it in the cache, ${environment.cache}`;
+    throw new HubError({ where: id.repository, expected, found: 'it not there', fix: '`olmo-hybrid cache ls` lists what is there.' });
+  }
   if (models.length === 0) note(noModels(environment));
   const repositories = [...new Set(models.map(({ repository }) => repository))];
   const signal = interruption();

@@ -109,7 +109,9 @@ export async function removeCached(id: Pick<ModelId, 'repository'>, revision: st
   const mine = (await cachedModels(environment)).filter(({ repository }) => repository === id.repository);
   const chosen = mine.filter(({ commit, revisions }) => revision === null || commit === revision || revisions.includes(revision));
   if (chosen.length === 0) {
-    throw notCached(revision === null ? id.repository : `${id.repository}@${revision}`, environment);
+    const fix = '`olmo-hybrid cache ls` lists what is there.';
+    const where = revision === null ? id.repository : `${id.repository}@${revision}`;
+    throw new HubError({ where, expected: `it in the cache, ${environment.cache}`, found: 'it not there', fix });
   }
   const name = folderName(id);
   const roots = [`${environment.cache}/${name}`, `${environment.cache}/.locks/${name}`, `${environment.assets}/olmo-hybrid/${name}`];
@@ -125,12 +127,6 @@ export async function removeCached(id: Pick<ModelId, 'repository'>, revision: st
   }
   await removeUnused(roots[0]!);
   return before - (await treeBytes(roots));
-}
-
-/** The error when a model should be in the cache. */
-export function notCached(where: string, { cache }: HubEnvironment): HubError {
-  const fix = '`olmo-hybrid cache ls` lists what is there.';
-  return new HubError({ where, expected: `it in the cache, ${cache}`, found: 'it not there', fix });
 }
 
 /** Removes blobs that no snapshot links to. */

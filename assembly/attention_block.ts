@@ -60,7 +60,7 @@ function multiply(x: usize, by: usize, from: i32, to: i32): void {
 
 /** Scores of a block, none of its keys seen. */
 @inline
-export function no_scores(s: usize): void {
+function no_scores(s: usize): void {
   for (let j = 0; j < KEYS; j += 4) v128.store(s + (<usize>j << 2), f32x4.splat(-Infinity));
 }
 

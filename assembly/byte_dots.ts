@@ -13,7 +13,7 @@ export function byte_dots(a: v128, b: v128, sum: v128): v128 {
 // What the engine makes of the upper bit of b.
 export const SATURATES: i32 = 0;
 export const UNSIGNED: i32 = 1;
-export const SIGNED: i32 = 2;
+const SIGNED: i32 = 2;
 
 /** One of the three above; of the strict build the first. */
 export function byte_dot_kind(): i32 {

@@ -19,26 +19,26 @@ const BETA_AT: usize = TOKENS * 8;
 const R_AT: usize = 2 * BETA_AT;
 const U_AT: usize = R_AT + 32;
 const S_AT: usize = U_AT + 32;
-const COLUMNS: usize = 32;
-const KEYS: usize = 16;
+const COLUMNS_BYTES: usize = 32;
+const PAIR_BYTES: usize = 16;
 
 /** At most TOKENS, and as many as have room for their keys. */
 @inline
 function most_tokens(Dk: i32): i32 {
   if (ASC_FEATURE_RELAXED_SIMD) return TOKENS;
-  return max(1, min(TOKENS, (<i32>(SCRATCH_BYTES - S_AT) / Dk - <i32>COLUMNS) / <i32>KEYS));
+  return max(1, min(TOKENS, (<i32>(SCRATCH_BYTES - S_AT) / Dk - <i32>COLUMNS_BYTES) / <i32>PAIR_BYTES));
 }
 
 /** Writes what tokens [0, n) of a head have in common for all columns. */
 function prepare(s: usize, q: usize, k: usize, g: usize, beta: usize, ldk: usize, ldb: usize, n: i32, Dk: i32): void {
-  let to = s + S_AT + <usize>Dk * COLUMNS;
+  let to = s + S_AT + <usize>Dk * COLUMNS_BYTES;
   for (let t = 0; t < n; t++) {
     store<f64>(s + (<usize>t << 3), exp64(<f64>load<f32>(g)));
     store<f64>(s + BETA_AT + (<usize>t << 3), <f64>load<f32>(beta));
     for (let i: usize = 0; i < <usize>Dk << 2; i += 4) {
       store<f64>(to, <f64>load<f32>(k + i));
       store<f64>(to, <f64>load<f32>(q + i), 8);
-      to += KEYS;
+      to += PAIR_BYTES;
     }
     k += ldk;
     q += ldk;
@@ -51,14 +51,14 @@ function prepare(s: usize, q: usize, k: usize, g: usize, beta: usize, ldk: usize
 @inline
 function widen4(s: usize, S: usize, lds: usize, Dk: i32): void {
   let r0 = f64x2.splat(0), r1 = f64x2.splat(0);
-  let wide = s + S_AT, k = wide + <usize>Dk * COLUMNS;
-  for (const end = k; wide < end; wide += COLUMNS) {
+  let wide = s + S_AT, k = wide + <usize>Dk * COLUMNS_BYTES;
+  for (const end = k; wide < end; wide += COLUMNS_BYTES) {
     const row = v128.load(S), s0 = low64(row), s1 = high64(row), ki = v128.load64_splat(k);
     v128.store(wide, s0);
     v128.store(wide, s1, 16);
     r0 = f64x2.add(r0, f64x2.mul(ki, s0));
     r1 = f64x2.add(r1, f64x2.mul(ki, s1));
-    k += KEYS;
+    k += PAIR_BYTES;
     S += lds;
   }
   v128.store(s + R_AT, r0);
@@ -77,9 +77,9 @@ function pass4(last: bool, o: usize, v: usize, S: usize, lds: usize, s: usize, t
   v128.store(s + U_AT, f64x2.mul(b, f64x2.sub(high64(vt), f64x2.mul(d, v128.load(s + R_AT, 16)))), 16);
   const u0 = v128.load(s + U_AT), u1 = v128.load(s + U_AT, 16);
   let r0 = f64x2.splat(0), r1 = f64x2.splat(0), o0 = f64x2.splat(0), o1 = f64x2.splat(0);
-  const row = <usize>Dk * KEYS, end = s + S_AT + <usize>Dk * COLUMNS;
+  const row = <usize>Dk * PAIR_BYTES, end = s + S_AT + <usize>Dk * COLUMNS_BYTES;
   let k = end + <usize>t * row, next = k + row;
-  for (let wide = s + S_AT; wide < end; wide += COLUMNS) {
+  for (let wide = s + S_AT; wide < end; wide += COLUMNS_BYTES) {
     const ki = v128.load64_splat(k), qi = v128.load64_splat(k, 8);
     let s0 = f64x2.add(f64x2.mul(v128.load(wide), d), f64x2.mul(ki, u0));
     let s1 = f64x2.add(f64x2.mul(v128.load(wide, 16), d), f64x2.mul(ki, u1));
@@ -96,9 +96,9 @@ function pass4(last: bool, o: usize, v: usize, S: usize, lds: usize, s: usize, t
       v128.store(wide, s1, 16);
       r0 = f64x2.add(r0, f64x2.mul(ni, s0));
       r1 = f64x2.add(r1, f64x2.mul(ni, s1));
-      next += KEYS;
+      next += PAIR_BYTES;
     }
-    k += KEYS;
+    k += PAIR_BYTES;
   }
   v128.store(o, narrow(f64x2.mul(o0, f64x2.splat(scale)), f64x2.mul(o1, f64x2.splat(scale))));
   v128.store(s + R_AT, r0);

@@ -11,11 +11,6 @@ export function half_to_f32(bits: u32): f32 {
   return reinterpret<f32>(value | sign);
 }
 
-@inline
-export function bf16_is_finite(bits: u32): bool {
-  return (bits & 0x7f80) != 0x7f80;
-}
-
 /** Nearest f16, ties to even; what is too large becomes infinite, NaN stays NaN. */
 @inline
 export function f32_to_half(x: f32): u32 {

@@ -48,10 +48,9 @@ function quantise(to: usize, x: usize, Dh: i32): void {
   const d = largest / 127;
   store<f32>(to, d);
   store<u32>(to + (<usize>(Dh + 3 >> 2) << 2), 0); // the last word
-  const inverse: f32 = d > 0 ? 1 : 0;
   for (let i = 0; i < Dh; i++) {
     const q = nearest(load<f32>(x + (<usize>i << 2)) / d);
-    store<i8>(to + 4 + i, inverse > 0 ? <i32>max<f32>(-127, min<f32>(127, q)) : 0);
+    store<i8>(to + 4 + i, d > 0 ? <i32>max<f32>(-127, min<f32>(127, q)) : 0);
   }
 }
 

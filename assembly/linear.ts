@@ -1,5 +1,5 @@
 // y = x W^T (+ bias): the matrix product of every projection, in f32 arithmetic.                  torch.nn.functional.linear
-//   x: [T, K] f32   y: [T, N] f32, aliases nothing   bias: [N] f32, or 0   W: packed, f32 or bf16 (pack.ts), or q8 or q4 (quantised.ts)
+//   x: [T, K] f32   y: [T, N] f32, aliases nothing   bias: [N] f32, or 0   W: packed, f32 or bf16 (pack.ts), or q8 or q4 (panels.ts)
 //
 // A lane is an output and x is splat, so every output is summed along K in one fixed order, whether it is computed alone (decode) or with other
 // rows (prefill), and no sum crosses lanes. The order: 32 products from zero, each rounded; 4 such blocks added in order to a slab; the slabs
@@ -9,17 +9,17 @@
 // which stay in the L2 cache. In place, bf16 took a fifth longer than f32 (Zen 4, Node 20). linear_rows.ts takes the rows that are left: all of them in
 // decode. The relaxed build fuses products and sums: other bits, a fifth faster.
 
-import { BLOCK, linear_rows } from './linear_rows';
+import { linear_rows, SUM_BLOCK } from './linear_rows';
 import { BF16, F32, GROUP, PANEL, Q4, Q8, SLAB, slab_bytes, widen } from './panels';
 import { scratch } from './scratch';
 import { add8, madd, store8, wide } from './simd';
 
-/** Behind the widened panels in scratch: four or eight rows of x, turned, and the sums of eight. */
+/** Behind the widened panels in scratch: four or eight rows of x, transposed, and the sums of eight. */
 const ROWS_AT: usize = <usize>GROUP * SLAB * PANEL * 4;
 
 /** Four lanes of four rows. */
 @inline
-export function turn4(to: usize, a: v128, b: v128, c: v128, d: v128): void {
+export function transpose4(to: usize, a: v128, b: v128, c: v128, d: v128): void {
   const ab = v128.shuffle<i32>(a, b, 0, 4, 1, 5), cd = v128.shuffle<i32>(c, d, 0, 4, 1, 5);
   const ab2 = v128.shuffle<i32>(a, b, 2, 6, 3, 7), cd2 = v128.shuffle<i32>(c, d, 2, 6, 3, 7);
   v128.store(to, v128.shuffle<i64>(ab, cd, 0, 2));
@@ -28,13 +28,13 @@ export function turn4(to: usize, a: v128, b: v128, c: v128, d: v128): void {
   v128.store(to, v128.shuffle<i64>(ab2, cd2, 1, 3), 48);
 }
 
-/** Four rows of x, `count` numbers of 32 bits each, turned: [count][4]. */
+/** Four rows of x, `count` numbers of 32 bits each, transposed: [count][4]. */
 @inline
-export function turn(to: usize, x: usize, ldx: usize, count: i32): void {
+export function transpose(to: usize, x: usize, ldx: usize, count: i32): void {
   const x1 = x + ldx, x2 = x1 + ldx, x3 = x2 + ldx, end = <usize>count << 2;
   let i: usize = 0;
   for (; i + 16 <= end; i += 16) {
-    turn4(to, v128.load(x + i), v128.load(x1 + i), v128.load(x2 + i), v128.load(x3 + i));
+    transpose4(to, v128.load(x + i), v128.load(x1 + i), v128.load(x2 + i), v128.load(x3 + i));
     to += 64;
   }
   for (; i < end; i += 4) {
@@ -47,7 +47,7 @@ export function turn(to: usize, x: usize, ldx: usize, count: i32): void {
 }
 
 /**
- * Four turned rows, half a panel of f32: prefill. 8 sums, 2 weights, 4 splats and a product fill the 15 registers that V8 has; the slab's sums
+ * Four transposed rows, half a panel of f32: prefill. 8 sums, 2 weights, 4 splats and a product fill the 15 registers that V8 has; the slab's sums
  * are spilled. A block begins with products instead of sums with zero.
  */
 @inline
@@ -56,7 +56,7 @@ function four_rows(y: usize, ldy: usize, x: usize, w: usize, count: i32): void {
   let s0 = f32x4.splat(0), s1 = f32x4.splat(0), s2 = f32x4.splat(0), s3 = f32x4.splat(0);
   let s4 = f32x4.splat(0), s5 = f32x4.splat(0), s6 = f32x4.splat(0), s7 = f32x4.splat(0);
   do {
-    const block_end = min(x + (BLOCK << 4), end);
+    const block_end = min(x + (SUM_BLOCK << 4), end);
     let w0 = v128.load(w), w1 = v128.load(w, 16), xk = v128.load32_splat(x);
     let a0 = f32x4.mul(xk, w0), a1 = f32x4.mul(xk, w1);
     xk = v128.load32_splat(x, 4);
@@ -104,7 +104,7 @@ function four_rows(y: usize, ldy: usize, x: usize, w: usize, count: i32): void {
 }
 
 /**
- * Eight turned rows, the last four `far` behind the first, half a panel of f32: where V8 joins two halves to one of 256 bits, 8 sums, a weight, a splat
+ * Eight transposed rows, the last four `far` behind the first, half a panel of f32: where V8 joins two halves to one of 256 bits, 8 sums, a weight, a splat
  * and a product fill 11 of its registers. The slab's sums lie at `sums`, [8][8].
  */
 @inline
@@ -119,7 +119,7 @@ function eight_rows(y: usize, ldy: usize, x: usize, far: usize, w: usize, count:
   store8(sums + 192, zero, zero);
   store8(sums + 224, zero, zero);
   do {
-    const block_end = min(x + (BLOCK << 4), end);
+    const block_end = min(x + (SUM_BLOCK << 4), end);
     let v = x + far, w0 = v128.load(w), w1 = v128.load(w, 16);
     let xk = v128.load32_splat(x);
     let a0 = f32x4.mul(xk, w0), a1 = f32x4.mul(xk, w1);
@@ -208,8 +208,8 @@ function many_rows(stored: i32, y: usize, x: usize, w: usize, T4: i32, K: i32, N
       for (let p = group; p < group_end; p++) widen(stored, scratch() + <usize>(p - group) * panel_bytes, w, p, slab, K, N, mask);
       for (let t = 0; t < T4; ) {
         const eight = wide() && t + 8 <= T4, xt = x + <usize>t * ldx + (<usize>slab << 2);
-        turn(rows, xt, ldx, count);
-        if (eight) turn(rows + far, xt + 4 * ldx, ldx, count);
+        transpose(rows, xt, ldx, count);
+        if (eight) transpose(rows + far, xt + 4 * ldx, ldx, count);
         for (let p = group; p < group_end; p++) {
           const wp = scratch() + <usize>(p - group) * panel_bytes, yt = y + <usize>t * ldy + <usize>p * PANEL * 4;
           for (let half: usize = 0; half < 64; half += 32) {

@@ -2,17 +2,17 @@
 //   y[t, n] = sum over blocks of 32 of dx[t] d[n] q[n] . xq[t], xq: the i8 values of round_rows.ts
 
 import { byte_dots, UNSIGNED } from './byte_dots';
-import { turn4 } from './linear';
-import { block_index, blocks, fours, GROUP, offsets4, PANEL, Q4_BYTES, Q8, Q8_BYTES, QUANT, scales4, SLAB_BLOCKS } from './panels';
+import { transpose4 } from './linear';
+import { BLOCK, block_index, blocks, fours, GROUP, offsets4, PANEL, Q4_BYTES, Q8, Q8_BYTES, scales4, SLAB_BLOCKS } from './panels';
 import { block_scales_at, bytes_at, row_bytes } from './round_rows';
 import { held, scratch } from './scratch';
 import { madd8, wide } from './simd';
 
 /** Of a block in scratch: its scales d, f32 [16], the sums from which dots begin, i32 [16], and of q4 its weights as a block of q8 has them. */
 const SIDE_BYTES: usize = 128;
-const Q_BYTES: usize = <usize>QUANT * PANEL;
+const Q_BYTES: usize = <usize>BLOCK * PANEL;
 const BLOCK_ROOM: usize = SIDE_BYTES + Q_BYTES;
-/** Behind a group of panels: four rows of x, turned, four numbers to 32 bits. */
+/** Behind a group of panels: four rows of x, transposed, four numbers to 32 bits. */
 const ROWS_AT: usize = <usize>(GROUP * SLAB_BLOCKS) * BLOCK_ROOM;
 
 /** Brings what a block needs beside its weights to scratch, and the weights of q4. */
@@ -23,7 +23,7 @@ function prepare(format: i32, to: usize, block: usize, kind: i32): void {
     v128.store(at, scales4(format, block, o));
     const z = offsets4(format, block, o);
     let sum = i32x4.splat(0);
-    for (let k = 0; k < QUANT; k += 4) {
+    for (let k = 0; k < BLOCK; k += 4) {
       const q = fours(format, block, o, k, z);
       sum = byte_dots(q, i8x16.splat(1), sum);
       if (format != Q8) v128.store(at + (<usize>k << 4), q, SIDE_BYTES);
@@ -39,13 +39,13 @@ function add_scaled(y: usize, a0: v128, a1: v128, dx: usize, side: usize): void 
   madd8(y, f32x4.mul(scale, v128.load(side)), f32x4.mul(scale, v128.load(side, 16)), f32x4.convert_i32x4_s(a0), f32x4.convert_i32x4_s(a1));
 }
 
-/** Four turned rows, half a panel, `count` blocks at w, with what `prepare` left at `side`. 8 sums, 2 weights and a splat live at a time. */
+/** Four transposed rows, half a panel, `count` blocks at w, with what `prepare` left at `side`. 8 sums, 2 weights and a splat live at a time. */
 @inline
 function four_rows(y: usize, ldy: usize, x: usize, count: i32, w: usize, gap: usize, side: usize, dx: usize, ldx: usize): void {
   for (; count > 0; count--) {
     let a0 = v128.load(side, 64), a1 = v128.load(side, 80);
     let b0 = a0, b1 = a1, c0 = a0, c1 = a1, d0 = a0, d1 = a1;
-    for (const end = x + (QUANT << 2); x < end; x += 16) {
+    for (const end = x + (BLOCK << 2); x < end; x += 16) {
       const w0 = v128.load(w), w1 = v128.load(w, 16);
       let xk = v128.load32_splat(x);
       a0 = byte_dots(w0, xk, a0);
@@ -84,7 +84,7 @@ function eight_rows(y: usize, ldy: usize, x: usize, far: usize, count: i32, w: u
   for (; count > 0; count--) {
     let a0 = v128.load(side, 64), a1 = v128.load(side, 80);
     let b0 = a0, b1 = a1, c0 = a0, c1 = a1, d0 = a0, d1 = a1, e0 = a0, e1 = a1, f0 = a0, f1 = a1, g0 = a0, g1 = a1, h0 = a0, h1 = a1;
-    for (const end = x + (QUANT << 2); x < end; x += 16) {
+    for (const end = x + (BLOCK << 2); x < end; x += 16) {
       const w0 = v128.load(w), w1 = v128.load(w, 16), v = x + far;
       let xk = v128.load32_splat(x);
       a0 = byte_dots(w0, xk, a0);
@@ -141,13 +141,13 @@ function eight_rows(y: usize, ldy: usize, x: usize, far: usize, count: i32, w: u
   }
 }
 
-/** Four rows of `count` bytes, turned by fours: [count / 4][4][4]. */
+/** Four rows of `count` bytes, transposed by fours: [count / 4][4][4]. */
 @inline
-function turn_bytes(to: usize, x: usize, ldx: usize, count: i32, flip: v128): void {
+function transpose_bytes(to: usize, x: usize, ldx: usize, count: i32, flip: v128): void {
   const x1 = x + ldx, x2 = x1 + ldx, x3 = x2 + ldx;
   for (let i: usize = 0; i < <usize>count; i += 16) {
     const a = v128.xor(v128.load(x + i), flip), b = v128.xor(v128.load(x1 + i), flip);
-    turn4(to, a, b, v128.xor(v128.load(x2 + i), flip), v128.xor(v128.load(x3 + i), flip));
+    transpose4(to, a, b, v128.xor(v128.load(x2 + i), flip), v128.xor(v128.load(x3 + i), flip));
     to += 64;
   }
 }
@@ -163,7 +163,7 @@ export function linear_bytes(format: i32, kind: i32, y: usize, xq: usize, w: usi
     const group_end = min(group + GROUP, whole);
     for (let t = 0; t < T4; t++) memory.fill(y + <usize>t * ldy + (<usize>group * PANEL << 2), 0, <usize>(group_end - group) * PANEL << 2);
     for (let slab = 0; slab < B; slab += SLAB_BLOCKS) {
-      const count = min(SLAB_BLOCKS, B - slab), k = slab * QUANT, far = <usize>(count * QUANT) << 2;
+      const count = min(SLAB_BLOCKS, B - slab), k = slab * BLOCK, far = <usize>(count * BLOCK) << 2;
       for (let p = group; p < group_end; p++) {
         const from = w + block_index(p, slab, K, N) * block_bytes, to = scratch() + <usize>(p - group) * (<usize>SLAB_BLOCKS * BLOCK_ROOM);
         for (let b = 0; b < count; b++) prepare(format, to + <usize>b * BLOCK_ROOM, from + <usize>b * block_bytes, kind);
@@ -171,8 +171,8 @@ export function linear_bytes(format: i32, kind: i32, y: usize, xq: usize, w: usi
       for (let t = 0; t < T4; ) {
         const eight = wide() && t + 8 <= T4, xt = xq + <usize>t * ldx, from = xt + bytes_at(K) + <usize>k;
         const dx = xt + block_scales_at(K) + (<usize>slab << 2);
-        turn_bytes(rows, from, ldx, count * QUANT, flip);
-        if (eight) turn_bytes(rows + far, from + 4 * ldx, ldx, count * QUANT, flip);
+        transpose_bytes(rows, from, ldx, count * BLOCK, flip);
+        if (eight) transpose_bytes(rows + far, from + 4 * ldx, ldx, count * BLOCK, flip);
         for (let p = group; p < group_end; p++) {
           let yt = y + <usize>t * ldy + <usize>p * PANEL * 4;
           let side = scratch() + <usize>(p - group) * (<usize>SLAB_BLOCKS * BLOCK_ROOM);

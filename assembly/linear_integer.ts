@@ -7,21 +7,21 @@
 // for 256 products.
 
 import { byte_dot_kind } from './byte_dots';
-import { add_bias, turn } from './linear';
+import { add_bias, transpose } from './linear';
 import { linear_bytes } from './linear_bytes';
 import { linear_rows } from './linear_rows';
 import {
-  block_index, blocks, byte_of, fours, GROUP, offsets4, PANEL, Q4, Q4_BYTES, Q8, Q8_BYTES, QUANT, scales4, SLAB_BLOCKS,
+  BLOCK, BLOCK_SLAB, block_index, blocks, byte_of, fours, GROUP, offsets4, PANEL, Q4, Q4_BYTES, Q8, Q8_BYTES, scales4, SLAB_BLOCKS,
 } from './panels';
-import { LEVELS, ROUND, row_bytes, SLAB, scales_at, TINY } from './round_rows';
+import { LEVELS, ROUND, row_bytes, scales_at, TINY } from './round_rows';
 import { scratch } from './scratch';
 import { madd } from './simd';
 
 /** A slab of a panel in scratch, i16 [128 pairs][16][2], and behind all of them the scales of their outputs, f32 [16]. */
-const WIDE_BYTES: usize = <usize>SLAB * PANEL * 2;
+const WIDE_BYTES: usize = <usize>BLOCK_SLAB * PANEL * 2;
 const GROUP_WIDE: i32 = GROUP - 1;
 const SCALES_AT: usize = <usize>GROUP_WIDE * WIDE_BYTES;
-/** Behind them: four rows of x, turned; a pair of numbers is 32 bits as one of f32 is. */
+/** Behind them: four rows of x, transposed; a pair of numbers is 32 bits as one of f32 is. */
 const ROWS_AT: usize = <usize>GROUP * WIDE_BYTES;
 
 /** The largest magnitudes that blocks can stand for, of 4 outputs from `o` on. */
@@ -61,7 +61,7 @@ function level(format: i32, to: usize, scales: usize, w: usize, count: i32): voi
     let block = w, out = to + (<usize>o << 2);
     for (let b = 0; b < count; b++) {
       const factor = f32x4.mul(scales4(format, block, o), inverse), z = offsets4(format, block, o);
-      for (let k = 0; k < QUANT; k += 4) {
+      for (let k = 0; k < BLOCK; k += 4) {
         const q = fours(format, block, o, k, z);
         put_pair(out, levelled(byte_of(q, 0), factor), levelled(byte_of(q, 1), factor));
         put_pair(out + 64, levelled(byte_of(q, 2), factor), levelled(byte_of(q, 3), factor));
@@ -78,7 +78,7 @@ function scaled(y: usize, sum: v128, d: v128, dx: usize, first: bool): void {
   v128.store(y, madd(first ? f32x4.splat(0) : v128.load(y), f32x4.mul(v128.load32_splat(dx), d), f32x4.convert_i32x4_s(sum)));
 }
 
-/** Four turned rows, half a levelled panel, one slab: prefill. 8 sums, 2 weights and 4 splats live at a time. */
+/** Four transposed rows, half a levelled panel, one slab: prefill. 8 sums, 2 weights and 4 splats live at a time. */
 @inline
 function rows_half_panel(y: usize, ldy: usize, x: usize, pairs: i32, w: usize, d: usize, dx: usize, ldx: usize, first: bool): void {
   let a0 = i32x4.splat(0), a1 = i32x4.splat(0), b0 = i32x4.splat(0), b1 = i32x4.splat(0);
@@ -119,14 +119,14 @@ function linear_i16(format: i32, y: usize, xq: usize, w: usize, T4: i32, K: i32,
   for (let group = begin; group < whole; group += GROUP_WIDE) {
     const group_end = min(group + GROUP_WIDE, whole);
     for (let slab = 0; slab < B; slab += SLAB_BLOCKS) {
-      const count = min(SLAB_BLOCKS, B - slab), pairs = count * QUANT / 2;
+      const count = min(SLAB_BLOCKS, B - slab), pairs = count * BLOCK / 2;
       for (let p = group; p < group_end; p++) {
         const i = <usize>(p - group), from = w + block_index(p, slab, K, N) * block_bytes;
         level(format, scratch() + i * WIDE_BYTES, scratch() + SCALES_AT + (i << 6), from, count);
       }
       for (let t = 0; t < T4; t += 4) {
         const xt = xq + <usize>t * ldx, dx = xt + scales_at(K) + (<usize>(slab / SLAB_BLOCKS) << 2);
-        turn(rows, xt + (<usize>slab * QUANT << 1), ldx, pairs);
+        transpose(rows, xt + (<usize>slab * BLOCK << 1), ldx, pairs);
         for (let p = group; p < group_end; p++) {
           const yt = y + <usize>t * ldy + <usize>p * PANEL * 4;
           const i = <usize>(p - group), wide = scratch() + i * WIDE_BYTES, d = scratch() + SCALES_AT + (i << 6);

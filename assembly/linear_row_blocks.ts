@@ -3,8 +3,8 @@
 // In the relaxed build x has 8 bits and a scale for each block, in dots of bytes; in the strict one 12 bits and a scale for a slab of 256.
 
 import { byte_dots } from './byte_dots';
-import { offsets4, Q4_BYTES, Q4_LEAST, Q4_MASK, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT, scales4 } from './panels';
-import { below_at, block_scales_at, bytes_at, scales_at, SLAB, sums_at } from './round_rows';
+import { BLOCK, BLOCK_SLAB, offsets4, Q4_BYTES, Q4_LEAST, Q4_MASK, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, scales4 } from './panels';
+import { below_at, block_scales_at, bytes_at, scales_at, sums_at } from './round_rows';
 import { held } from './scratch';
 import { madd, madd8 } from './simd';
 
@@ -217,13 +217,13 @@ function row_strict(format: i32, sums: usize, x: usize, dx: usize, sums_x: usize
 export function row_integer(
   format: i32, single: bool, sums: usize, x: usize, places: usize, k: i32, count: i32, K: i32, low: v128, mask: v128,
 ): void {
-  const n = (count + QUANT - 1) / QUANT, b = <usize>(k / QUANT) << 2, sums_x = x + sums_at(K) + b;
+  const n = (count + BLOCK - 1) / BLOCK, b = <usize>(k / BLOCK) << 2, sums_x = x + sums_at(K) + b;
   if (ASC_FEATURE_RELAXED_SIMD) {
     const dx = x + block_scales_at(K) + b;
     if (format == Q8) row_q8(sums, x + bytes_at(K) + <usize>k, dx, x + below_at(K) + b, places, n, mask);
     else row_q4(single, sums, x + bytes_at(K) + <usize>k, dx, sums_x, places, n, low);
   } else {
-    const xk = x + (<usize>k << 1), dx = x + scales_at(K) + (<usize>(k / SLAB) << 2);
+    const xk = x + (<usize>k << 1), dx = x + scales_at(K) + (<usize>(k / BLOCK_SLAB) << 2);
     for (let i: usize = 0; i < 4; i++) row_strict(format, sums + (i << 6), xk, dx, sums_x, load<usize>(places + (i << 2)), n, low);
   }
 }

@@ -3,14 +3,14 @@
 // A row meets four panels side by side, from places that lie as far apart as the thread's part of W allows: one core reads more of four long streams
 // through memory than of one, two, or four by turns (Emerald Rapids, Node 20 to 24: 1.04 to 1.12 times as much as two pairs by turns of two kilobytes).
 
-import { BF16, PANEL, panel_at, QUANT, SLAB, SLAB_BLOCKS, TOGETHER, widen } from './panels';
+import { BF16, BLOCK, PANEL, panel_at, SLAB, SLAB_BLOCKS, TOGETHER, widen } from './panels';
 import { row_integer } from './linear_row_blocks';
 import { row_bytes } from './round_rows';
 import { held, scratch } from './scratch';
 import { add8, madd, store8 } from './simd';
 
 /** Products of f32 that are summed from zero before they come to the others. */
-export const BLOCK: i32 = 32;
+export const SUM_BLOCK: i32 = 32;
 /** A slab of a panel in f32. */
 const WIDE: usize = <usize>SLAB * PANEL * 4;
 
@@ -20,7 +20,7 @@ function row_float(format: i32, sums: usize, x: usize, places: usize, count: i32
   const end = x + (<usize>count << 2);
   let w = load<usize>(places), v = load<usize>(places, 4), u = load<usize>(places, 8), t = load<usize>(places, 12);
   while (x < end) {
-    const block_end = min(x + (BLOCK << 2), end);
+    const block_end = min(x + (SUM_BLOCK << 2), end);
     let a0 = f32x4.splat(0), a1 = a0, a2 = a0, a3 = a0, a4 = a0, a5 = a0, a6 = a0, a7 = a0;
     let a8 = a0, a9 = a0, a10 = a0, a11 = a0, a12 = a0, a13 = a0, a14 = a0, a15 = a0;
     while (x < block_end) {
@@ -122,9 +122,10 @@ export function linear_rows(
   const low = held(0x0f0f0f0f), mask = held(0xffff0000);
   const widened = stored != format;
   const ldx = integer ? row_bytes(K) : <usize>K << 2, ldy = <usize>N << 2;
-  const step = integer ? SLAB_BLOCKS * QUANT : SLAB;
+  const step = integer ? SLAB_BLOCKS * BLOCK : SLAB;
   const sums = scratch(), room = sums + 4 * PANEL * 4, places = room + PANEL * 4, wide = places + PANEL * 4;
   const whole = min(end, N / PANEL); // panels [begin, whole) have 16 outputs
+  // Panels p, p + distance, p + 2 distance and p + 3 distance are taken together; those that are left, fewer than four, alone, as four times the same.
   for (let first = begin, next = begin; first < end; first = next) {
     const count = whole - first, alone = count < 4; // perhaps not 16 outputs; taken as four times the same
     const distance = alone ? 0 : max(count / (4 * TOGETHER) * TOGETHER, 1), y_apart = <usize>(distance * PANEL) << 2;

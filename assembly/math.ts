@@ -74,7 +74,7 @@ export function silu32x4(x: v128): v128 {
 
 /** 1 / (1 + exp(-x)) of two lanes. */
 @inline
-export function sigmoid64x2(x: v128): v128 {
+function sigmoid64x2(x: v128): v128 {
   return f64x2.div(f64x2.splat(1.0), f64x2.add(f64x2.splat(1.0), exp64x2(f64x2.neg(x))));
 }
 
@@ -82,11 +82,6 @@ export function sigmoid64x2(x: v128): v128 {
 @inline
 export function silu64x2(x: v128): v128 {
   return f64x2.div(x, f64x2.add(f64x2.splat(1.0), exp64x2(f64x2.neg(x))));
-}
-
-@inline
-export function silu64(x: f64): f64 {
-  return f64x2.extract_lane(silu64x2(f64x2.splat(x)), 0);
 }
 
 @inline

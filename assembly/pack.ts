@@ -2,7 +2,9 @@
 // NaN, infinite values and, in q4, those that are too large are kept as far as the format can, and counted in a word behind the scratch of the thread.
 
 import { half_to_f32 } from './half';
-import { BF16, block_index, blocks, F32, lane, PANEL, panel_slab, Q4_BYTES, Q4_LEAST, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, QUANT, QUANT_BYTES, SLAB } from './panels';
+import {
+  BF16, BLOCK, block_index, blocks, F32, F32_BLOCK_BYTES, lane, PANEL, panel_slab, Q4_BYTES, Q4_LEAST, Q4_SCALES, Q8, Q8_BYTES, Q8_SCALES, SLAB,
+} from './panels';
 import { ROUND } from './round_rows';
 import { scratch, SCRATCH_BYTES } from './scratch';
 
@@ -83,8 +85,8 @@ function quantise(format: i32, w: usize, rows: usize, dtype: i32, panel: i32, wi
     const block = w + block_index(panel, b, K, N) * block_bytes;
     memory.fill(block, 0, block_bytes);
     for (let n = 0; n < width; n++) {
-      const count = min(QUANT, K - b * QUANT);
-      const odd = take(x, rows, dtype, <usize>n * K + b * QUANT, count);
+      const count = min(BLOCK, K - b * BLOCK);
+      const odd = take(x, rows, dtype, <usize>n * K + b * BLOCK, count);
       bad += odd;
       if (format == Q8) quantise_q8(block, x, n);
       else if (quantise_q4(block, x, n, count) && !odd) bad++;
@@ -96,10 +98,10 @@ function quantise(format: i32, w: usize, rows: usize, dtype: i32, panel: i32, wi
 /** `count` <= 32 elements from the i-th on as f32 at x, and zeros behind them. Returns how many are NaN or infinite. */
 @inline
 function take(x: usize, source: usize, dtype: i32, i: usize, count: i32): i32 {
-  if (dtype == BF16 && count == QUANT) {
+  if (dtype == BF16 && count == BLOCK) {
     const exponent = i16x8.splat(0x7f80);
     let odd = i16x8.splat(0);
-    for (let k: usize = 0; k < <usize>QUANT; k += 8) {
+    for (let k: usize = 0; k < <usize>BLOCK; k += 8) {
       const v = v128.load(source + (i + k << 1));
       odd = v128.or(odd, i16x8.eq(v128.and(v, exponent), exponent));
       v128.store(x + (k << 2), i32x4.shl(i32x4.extend_low_i16x8_u(v), 16));
@@ -108,7 +110,7 @@ function take(x: usize, source: usize, dtype: i32, i: usize, count: i32): i32 {
     if (!v128.any_true(odd)) return 0;
   }
   let bad = 0;
-  memory.fill(x, 0, QUANT_BYTES);
+  memory.fill(x, 0, F32_BLOCK_BYTES);
   for (let k = 0; k < count; k++) {
     const v = value(source, dtype, i + k);
     bad += i32(!isFinite(v));
@@ -132,14 +134,14 @@ function bf16(half: u32): f32 {
 /** 32 weights at x as output n of a block: d is the largest of them over 127, rounded up so that q needs no limit. */
 function quantise_q8(block: usize, x: usize, n: i32): void {
   let largest = f32x4.splat(0);
-  for (let k: usize = 0; k < QUANT_BYTES; k += 16) largest = f32x4.max(largest, f32x4.abs(v128.load(x + k)));
+  for (let k: usize = 0; k < F32_BLOCK_BYTES; k += 16) largest = f32x4.max(largest, f32x4.abs(v128.load(x + k)));
   const amax = max(max(f32x4.extract_lane(largest, 0), f32x4.extract_lane(largest, 1)), max(f32x4.extract_lane(largest, 2), f32x4.extract_lane(largest, 3)));
   const half = bf16_above(amax / 127);
   store<u16>(block + Q8_SCALES + (<usize>lane(n) << 1), half);
   if (!(amax > 0)) return; // zeros, or NaN, which d then holds
   const d = f32x4.splat(bf16(half));
   let at = block + (<usize>n << 2);
-  for (const end = x + QUANT_BYTES; x < end; x += 16) {
+  for (const end = x + F32_BLOCK_BYTES; x < end; x += 16) {
     const q = i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.div(v128.load(x), d))), words = i16x8.narrow_i32x4_s(q, q);
     store<u32>(at, i32x4.extract_lane(i8x16.narrow_i16x8_s(words, words), 0));
     at += 64;
@@ -161,9 +163,9 @@ function scale_of(code: i32): f32 {
  * normal weights 0.84 of the error of the plain (largest - least) / 15; test/kernels/quantised.test.ts measures it). Returns whether they are too large.
  */
 function quantise_q4(block: usize, x: usize, n: i32, count: i32): bool {
-  if (count < QUANT) for (let k = count; k < QUANT; k++) store<f32>(x + (<usize>k << 2), load<f32>(x)); // what does not exist weighs like the first
+  if (count < BLOCK) for (let k = count; k < BLOCK; k++) store<f32>(x + (<usize>k << 2), load<f32>(x)); // what does not exist weighs like the first
   let least = f32x4.splat(0), largest = least;
-  for (let k: usize = 0; k < QUANT_BYTES; k += 16) {
+  for (let k: usize = 0; k < F32_BLOCK_BYTES; k += 16) {
     const v = v128.load(x + k);
     least = f32x4.min(least, v);
     largest = f32x4.max(largest, v);
@@ -189,7 +191,7 @@ function quantise_q4(block: usize, x: usize, n: i32, count: i32): bool {
   store<u16>(block + Q4_SCALES + (<usize>lane(n) << 1), code << 6 | offset);
   const inverse = f32x4.splat(0.25 / scale_of(code)), zero = f32x4.splat(<f32>offset * 0.25), shift = (n & 8) >> 1;
   let at = block + (<usize>(n & 7) << 2);
-  for (const end = x + QUANT_BYTES; x < end; x += 16) {
+  for (const end = x + F32_BLOCK_BYTES; x < end; x += 16) {
     const q = v128.and(f32x4.add(levels(v128.load(x), inverse, zero), f32x4.splat(ROUND)), i32x4.splat(15)), words = i16x8.narrow_i32x4_s(q, q);
     store<u32>(at, load<u32>(at) | i32x4.extract_lane(i8x16.narrow_i16x8_u(words, words), 0) << shift);
     at += 32;
@@ -202,7 +204,7 @@ function quantise_q4(block: usize, x: usize, n: i32, count: i32): bool {
 function error_q4(x: usize, d: f32, z: i32): f32 {
   const inverse = f32x4.splat(0.25 / d), zero = f32x4.splat(<f32>z * 0.25), step = f32x4.splat(4 * d);
   let sum = f32x4.splat(0);
-  for (const end = x + QUANT_BYTES; x < end; x += 16) {
+  for (const end = x + F32_BLOCK_BYTES; x < end; x += 16) {
     const v = v128.load(x), error = f32x4.sub(v, f32x4.mul(step, f32x4.sub(levels(v, inverse, zero), zero)));
     sum = f32x4.add(sum, f32x4.mul(error, error));
   }

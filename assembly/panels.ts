@@ -28,11 +28,13 @@ export const TOGETHER: i32 = 4;
 /** Panels that four rows of x meet before the next four come. */
 export const GROUP: i32 = 32;
 /** Weights that share a scale. */
-export const QUANT: i32 = 32;
+export const BLOCK: i32 = 32;
 /** Blocks of a panel that lie together. */
 export const SLAB_BLOCKS: i32 = 8;
+/** Weights of a panel of q8 or q4 that lie together; the numbers of x that meet them share a scale where they have 12 bits. */
+export const BLOCK_SLAB: i32 = SLAB_BLOCKS * BLOCK;
 /** Their bytes in f32. */
-export const QUANT_BYTES: usize = 128;
+export const F32_BLOCK_BYTES: usize = 128;
 export const Q8_BYTES: usize = 544;
 export const Q4_BYTES: usize = 288;
 export const Q8_SCALES: usize = 512;
@@ -58,13 +60,13 @@ export function panel_slab(format: i32, p: i32, k: i32, K: i32, N: i32): usize {
 /** Blocks of a row of K quantised weights. */
 @inline
 export function blocks(K: i32): i32 {
-  return (K + QUANT - 1) / QUANT;
+  return (K + BLOCK - 1) / BLOCK;
 }
 
 /** Where panel `p` of any format has its slab that begins at `k`, in bytes. */
 export function panel_at(format: i32, p: i32, k: i32, K: i32, N: i32): usize {
   if (format == F32 || format == BF16) return panel_slab(format, p, k, K, N);
-  return block_index(p, k / QUANT, K, N) * (format == Q8 ? Q8_BYTES : Q4_BYTES);
+  return block_index(p, k / BLOCK, K, N) * (format == Q8 ? Q8_BYTES : Q4_BYTES);
 }
 
 /** Where panel `p` of q8 or q4 has its block `b`, counted in blocks; up to the next multiple of SLAB_BLOCKS, the others follow. */
@@ -146,9 +148,9 @@ export function widen(format: i32, to: usize, w: usize, p: i32, k: i32, K: i32, 
     }
     return;
   }
-  for (let b = 0; b < count; b += QUANT) {
+  for (let b = 0; b < count; b += BLOCK) {
     const at = w + panel_at(format, p, k + b, K, N);
-    const n = min(QUANT, count - b);
+    const n = min(BLOCK, count - b);
     if (format == Q8) widen_q8(to + slab_bytes(F32, b), at, n);
     else widen_q4(to + slab_bytes(F32, b), at, n);
   }

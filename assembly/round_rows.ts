@@ -4,11 +4,9 @@
 //   sums are then. Kp = 32 B, B = ceil(K / 32), S = ceil(K / 256).
 
 import { byte_dot_kind, SATURATES } from './byte_dots';
-import { blocks, QUANT } from './panels';
+import { BLOCK, BLOCK_SLAB, blocks } from './panels';
 import { scratch } from './scratch';
 
-/** Products that share a scale of x. */
-export const SLAB: i32 = 256;
 export const LEVELS: f32 = 2047;
 /** Smaller values count as zeros: the reciprocal of their step would be infinite. */
 export const TINY: f32 = 1e-30;
@@ -20,13 +18,13 @@ export const TINY: f32 = 1e-30;
 export const ROUND: f32 = 12582912;
 
 @inline
-export function slabs(K: i32): i32 {
-  return (K + SLAB - 1) / SLAB;
+function slabs(K: i32): i32 {
+  return (K + BLOCK_SLAB - 1) / BLOCK_SLAB;
 }
 
 @inline
 export function scales_at(K: i32): usize {
-  return <usize>blocks(K) * QUANT << 1;
+  return <usize>blocks(K) * BLOCK << 1;
 }
 
 @inline
@@ -55,7 +53,7 @@ export function bytes_at(K: i32): usize {
 /** Bytes of a row of xq; roundedScratch in src/runtime/kernels.ts says the same. */
 @inline
 export function row_bytes(K: i32): usize {
-  return bytes_at(K) + <usize>blocks(K) * QUANT;
+  return bytes_at(K) + <usize>blocks(K) * BLOCK;
 }
 
 /** The largest of n absolute values at x, n a multiple of 32. As bits they are ordered as integers are, NaN above all; f32x4.max takes eight instructions. */
@@ -103,17 +101,17 @@ export function round_rows(xq: usize, x: usize, K: i32, begin: i32, end: i32): v
   const bytes = byte_dot_kind() != SATURATES; // then nothing takes 12 bits
   for (let t = begin; t < end; t++) {
     const to = xq + <usize>t * row_bytes(K);
-    for (let slab = 0; slab < K; slab += SLAB) {
-      const count = min(SLAB, K - slab), padded = blocks(count) * QUANT;
+    for (let slab = 0; slab < K; slab += BLOCK_SLAB) {
+      const count = min(BLOCK_SLAB, K - slab), padded = blocks(count) * BLOCK;
       let from = x + (<usize>t * K + slab << 2);
       if (count < padded) {
         memory.fill(scratch(), 0, <usize>padded << 2);
         memory.copy(scratch(), from, <usize>count << 2);
         from = scratch();
       }
-      if (!ASC_FEATURE_RELAXED_SIMD || !bytes) round_slab(to, slab, padded, K, from);
+      if (!bytes) round_slab(to, slab, padded, K, from);
       if (ASC_FEATURE_RELAXED_SIMD) {
-        for (let k = 0; k < padded; k += QUANT) round_block(to, (slab + k) / QUANT, K, from + (<usize>k << 2));
+        for (let k = 0; k < padded; k += BLOCK) round_block(to, (slab + k) / BLOCK, K, from + (<usize>k << 2));
       }
     }
   }
@@ -123,9 +121,9 @@ export function round_rows(xq: usize, x: usize, K: i32, begin: i32, end: i32): v
 @inline
 function round_slab(row: usize, slab: i32, n: i32, K: i32, x: usize): void {
   const most = largest(x, n), scale = step(most, LEVELS);
-  store<f32>(row + scales_at(K) + (<usize>(slab / SLAB) << 2), scale);
+  store<f32>(row + scales_at(K) + (<usize>(slab / BLOCK_SLAB) << 2), scale);
   const inverse = f32x4.splat(most > TINY ? LEVELS / most : 0);
-  for (let k = 0; k < n; k += QUANT) {
+  for (let k = 0; k < n; k += BLOCK) {
     const at = x + (<usize>k << 2), wide = row + (<usize>(slab + k) << 1);
     const v0 = round8(at, inverse), v1 = round8(at + 32, inverse), v2 = round8(at + 64, inverse), v3 = round8(at + 96, inverse);
     v128.store(wide, v0);
@@ -133,17 +131,17 @@ function round_slab(row: usize, slab: i32, n: i32, K: i32, x: usize): void {
     v128.store(wide, v2, 32);
     v128.store(wide, v3, 48);
     if (ASC_FEATURE_RELAXED_SIMD) continue;
-    store<i32>(row + sums_at(K) + (<usize>((slab + k) / QUANT) << 2), sum16(v0) + sum16(v1) + sum16(v2) + sum16(v3));
+    store<i32>(row + sums_at(K) + (<usize>((slab + k) / BLOCK) << 2), sum16(v0) + sum16(v1) + sum16(v2) + sum16(v3));
   }
 }
 
 /** Block b of a row, 32 values at x, to what dots of bytes take. */
 @inline
 function round_block(row: usize, b: i32, K: i32, x: usize): void {
-  const most = largest(x, QUANT);
+  const most = largest(x, BLOCK);
   const inverse = f32x4.splat(most > TINY ? 127 / most : 0);
   const v0 = round8(x, inverse), v1 = round8(x + 32, inverse), v2 = round8(x + 64, inverse), v3 = round8(x + 96, inverse);
-  const at = <usize>b << 2, bytes = row + bytes_at(K) + <usize>b * QUANT;
+  const at = <usize>b << 2, bytes = row + bytes_at(K) + <usize>b * BLOCK;
   v128.store(bytes, i8x16.narrow_i16x8_s(v0, v1));
   v128.store(bytes, i8x16.narrow_i16x8_s(v2, v3), 16);
   store<f32>(row + block_scales_at(K) + at, step(most, 127));

@@ -7,7 +7,7 @@ import { silu32x4, silu64x2 } from './math';
 
 /** silu(gate) * up of four lanes. */
 @inline
-export function gated(gate: v128, up: v128): v128 {
+function gated(gate: v128, up: v128): v128 {
   if (ASC_FEATURE_RELAXED_SIMD) return f32x4.mul(silu32x4(gate), up);
   return narrow(f64x2.mul(silu64x2(low64(gate)), low64(up)), f64x2.mul(silu64x2(high64(gate)), high64(up)));
 }

@@ -1,19 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
-import { ArgumentError } from './errors.ts';
-
-const REASONS: Readonly<Record<string, string>> = {
-  ENOENT: 'no such folder',
-  ENOTDIR: 'a file in the place of a folder',
-  EACCES: 'no permission to write it',
-  EISDIR: 'a folder',
-  ENAMETOOLONG: 'too long a name',
-  ENOSPC: 'a full disk',
-  EPIPE: 'a pipe that nobody reads',
-  EROFS: 'a disk that can only be read',
-  ESPIPE: 'a pipe, in which nothing has a place',
-  EEXIST: 'something that came there meanwhile',
-  ENOTEMPTY: 'something that came there meanwhile',
-};
+import { ArgumentError, reasonOf } from './errors.ts';
 
 const NEW_FOLDER = 'a folder that can be made';
 
@@ -166,7 +152,17 @@ function isSystemError(error: unknown): error is NodeJS.ErrnoException {
 }
 
 function unwritable(path: string, cause: NodeJS.ErrnoException, expected?: string): ArgumentError {
-  return refusal(path, REASONS[cause.code ?? ''] ?? cause.message, expected, { cause });
+  const words = {
+    ENOENT: 'no such folder',
+    ENOTDIR: 'a file in the place of a folder',
+    ENAMETOOLONG: 'too long a name',
+    EPIPE: 'a pipe that nobody reads',
+    EROFS: 'a disk that can only be read',
+    ESPIPE: 'a pipe, in which nothing has a place',
+    EEXIST: 'something that came there meanwhile',
+    ENOTEMPTY: 'something that came there meanwhile',
+  };
+  return refusal(path, reasonOf(cause, 'no permission to write it', words), expected, { cause });
 }
 
 function refusal(where: string, found: string, expected = 'a file that can be written', options?: ErrorOptions): ArgumentError {

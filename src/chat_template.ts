@@ -1,5 +1,5 @@
 import { ArgumentError, type Problem, TokenizerError } from './errors.ts';
-import { isObject, kindOf, parseJsonObject, readTextFile } from './text_file.ts';
+import { isObject, kindOf, MOST_BYTES, parseJsonObject, readTextFile } from './text_file.ts';
 import { anyOf, checkWellFormed, escapeRegExp, type Tokenizer } from './tokenizer.ts';
 
 /** The chat template of a model folder. */
@@ -24,7 +24,7 @@ export interface Chat {
   /** JSON schemas of the functions that the model may call. Default: none. */
   readonly tools?: readonly unknown[] | undefined;
   /** Whether the text ends where the assistant's answer begins. */
-  readonly addGenerationPrompt: boolean;
+  readonly add_generation_prompt: boolean;
 }
 
 /** A template is a program out of a model's files: it ends in time, or is ended. */
@@ -32,7 +32,7 @@ export interface RenderLimits {
   /** From start to text. Default 5000. */
   readonly deadline_ms?: number | undefined;
   /** Length of the text, in UTF-16 code units. Default 2^22. */
-  readonly maxChars?: number | undefined;
+  readonly max_chars?: number | undefined;
 }
 
 const SPECIAL_TOKENS = ['bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token'];
@@ -44,7 +44,7 @@ const WORKER = `
   const { parentPort, workerData } = require('node:worker_threads');
   const { Template } = require(workerData.jinja);
   const text = new Template(workerData.source).render(workerData.variables);
-  parentPort.postMessage(text.length > workerData.maxChars ? { length: text.length } : { text });
+  parentPort.postMessage(text.length > workerData.max_chars ? { length: text.length } : { text });
 `;
 
 /**
@@ -56,7 +56,7 @@ const WORKER = `
 export async function readChatTemplate(folder: string): Promise<ChatTemplate | null> {
   const { join } = await import('node:path');
   const configPath = join(folder, 'tokenizer_config.json');
-  const configText = await readTextFile(configPath, TokenizerError);
+  const configText = await readTextFile(configPath, MOST_BYTES.template, TokenizerError);
   const config = configText === null ? {} : parseJsonObject(configText, configPath, TokenizerError);
   const problems: Problem[] = [];
   const fix = 'Use the tokenizer_config.json of the release.';
@@ -96,7 +96,7 @@ async function readTemplateFiles(folder: string): Promise<Map<string, string>> {
   for (const name of names.sort()) if (name.endsWith('.jinja')) files.push([parse(name).name, join(more, name)]);
   const sources = new Map<string, string>();
   for (const [name, file] of files) {
-    const source = await readTextFile(join(folder, file), TokenizerError);
+    const source = await readTextFile(join(folder, file), MOST_BYTES.template, TokenizerError);
     if (source !== null) sources.set(name, source);
   }
   return sources;
@@ -110,8 +110,8 @@ async function readTemplateFiles(folder: string): Promise<Map<string, string>> {
  */
 export async function renderChat(template: ChatTemplate, chat: Chat, limits: RenderLimits = {}): Promise<string> {
   checkMessages(chat.messages);
-  const { messages, tools = null, addGenerationPrompt } = chat;
-  const variables = { ...template.variables, messages, tools, documents: null, add_generation_prompt: addGenerationPrompt };
+  const { messages, tools = null, add_generation_prompt } = chat;
+  const variables = { ...template.variables, messages, tools, documents: null, add_generation_prompt };
   return await render(chooseSource(template, chat), variables, limits);
 }
 
@@ -122,13 +122,8 @@ export async function renderChat(template: ChatTemplate, chat: Chat, limits: Ren
  * @returns the text, as `renderChat` gives it, and its token ids
  * @throws as `renderChat`; TokenizerError for lone surrogates
  */
-export async function encodeChat(
-  tokenizer: Tokenizer,
-  template: ChatTemplate,
-  chat: Chat,
-  limits: RenderLimits = {},
-): Promise<{ text: string; ids: number[] }> {
-  const marked = await renderMarkedChat(tokenizer, template, chat, limits);
+export async function encodeChat(tokenizer: Tokenizer, template: ChatTemplate, chat: Chat): Promise<{ text: string; ids: number[] }> {
+  const marked = await renderMarkedChat(tokenizer, template, chat);
   return { text: unmarked(marked), ids: encodeMarked(tokenizer, marked) };
 }
 
@@ -143,24 +138,19 @@ export const SPECIAL_MARK = '\uD800';
  * template that itself cuts pieces out of messages and joins the rest.
  * @throws as `encodeChat`
  */
-export async function renderMarkedChat(
-  tokenizer: Tokenizer,
-  template: ChatTemplate,
-  chat: Chat,
-  limits: RenderLimits = {},
-): Promise<string> {
+export async function renderMarkedChat(tokenizer: Tokenizer, template: ChatTemplate, chat: Chat): Promise<string> {
   const tokens = [...tokenizer.specialTokens.keys()];
   const unused = unusedCharacter(JSON.stringify([...template.sources, template.variables, chat, tokens]));
   const beginning = new RegExp(tokens.map(beginningOf).join('|') || '(?!)', 'g');
   const broken = mapStrings(chat, (text) => text.replace(beginning, `$&${unused}`));
-  const rendered = await renderChat(template, broken, limits);
+  const rendered = await renderChat(template, broken);
   checkWellFormed(rendered);
   const special = new RegExp(`(${anyOf(tokens)})(?!${unused})`, 'g');
   return rendered.replace(special, `${SPECIAL_MARK}$1`).replaceAll(unused, '');
 }
 
 /** A marked text without its marks. */
-export function unmarked(marked: string): string {
+function unmarked(marked: string): string {
   return marked.replace(/\uD800(?![\uDC00-\uDFFF])/g, ''); // with the second half it is a character
 }
 
@@ -196,13 +186,13 @@ function chooseSource({ sources }: ChatTemplate, { tools }: Chat): string {
   throw new TokenizerError({ where: 'chat template', expected: 'one named "default"', found, fix });
 }
 
-async function render(source: string, variables: object, { deadline_ms = 5000, maxChars = 2 ** 22 }: RenderLimits): Promise<string> {
+async function render(source: string, variables: object, { deadline_ms = 5000, max_chars = 2 ** 22 }: RenderLimits): Promise<string> {
   const { Worker } = await import('node:worker_threads');
   const { createRequire } = await import('node:module');
   const jinja = createRequire(import.meta.url).resolve('@huggingface/jinja');
   const resourceLimits = { maxOldGenerationSizeMb: MAX_HEAP_MB };
   // Without the flags of this process: --input-type would make the lines a module, which has no require.
-  const worker = new Worker(WORKER, { eval: true, execArgv: [], workerData: { jinja, source, variables, maxChars }, resourceLimits });
+  const worker = new Worker(WORKER, { eval: true, execArgv: [], workerData: { jinja, source, variables, max_chars }, resourceLimits });
   const fail = (expected: string, found: string, fix: string) => new TokenizerError({ where: 'chat template', expected, found, fix });
   const runaway = 'Use the template of the release; one that runs on does not end by itself.';
   const change = 'Change the messages, or use the template of the release.';
@@ -212,7 +202,7 @@ async function render(source: string, variables: object, { deadline_ms = 5000, m
     deadline = setTimeout(() => reject(fail(`a text within ${deadline_ms} ms`, 'none yet', runaway)), deadline_ms);
     worker.once('message', (message: { text: string } | { length: number }) => {
       if ('text' in message) resolve(message.text);
-      else reject(fail(`a text of at most ${maxChars} characters`, `${message.length}`, change));
+      else reject(fail(`a text of at most ${max_chars} characters`, `${message.length}`, change));
     });
     worker.once('error', (error: NodeJS.ErrnoException) => {
       if (error.code === 'ERR_WORKER_OUT_OF_MEMORY') reject(fail(`a text within ${MAX_HEAP_MB} MB of memory`, 'more', runaway));

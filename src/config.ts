@@ -44,7 +44,6 @@ export interface OlmoHybridConfig {
   /** beta lies in (0, 2) instead of (0, 1), so that a step may flip the sign of a direction of the state. */
   readonly linear_allow_neg_eigval: boolean;
   readonly eos_token_id: readonly number[];
-  readonly pad_token_id: number | null;
   /** Keys of the file that this reader does not know; none of them is known to change what is computed. */
   readonly unknown_keys: readonly string[];
 }
@@ -52,7 +51,7 @@ export interface OlmoHybridConfig {
 /** Keys of the file that change nothing here: training, other software, or read elsewhere. */
 const HARMLESS = new Set(
   `architectures attention_dropout auto_map bos_token_id chunk_size_feed_forward dtype id2label initializer_range is_encoder_decoder label2id
-  linear_a_log_max linear_a_log_min linear_dt_init_floor linear_dt_max linear_dt_min output_attentions output_hidden_states problem_type
+  linear_a_log_max linear_a_log_min linear_dt_init_floor linear_dt_max linear_dt_min output_attentions output_hidden_states pad_token_id problem_type
   return_dict torch_dtype transformers_version use_cache _name_or_path max_window_layers`.split(/\s+/),
 );
 
@@ -145,7 +144,6 @@ class ConfigReader {
       linear_conv_kernel_dim: this.integer('linear_conv_kernel_dim', 1, 64, 4),
       linear_allow_neg_eigval: this.boolean('linear_allow_neg_eigval', true),
       eos_token_id: this.tokenIds('eos_token_id', vocab_size),
-      pad_token_id: this.tokenIds('pad_token_id', vocab_size)[0] ?? null,
       unknown_keys: [],
     };
     this.divides('num_key_value_heads', num_key_value_heads, 'num_attention_heads', num_attention_heads);

@@ -13,6 +13,25 @@ export function describe({ where, expected, found, fix }: Problem): string {
   return `${where}: expected ${expected}, found ${found}. ${fix}`;
 }
 
+const REASONS: Readonly<Record<string, string>> = {
+  ENOENT: 'no such file',
+  EISDIR: 'a folder',
+  ENOSPC: 'a full disk',
+  EDQUOT: 'a full quota',
+  EFBIG: 'a limit of the file size',
+  EROFS: 'a file system that is read only',
+};
+
+/**
+ * What an error of the system says was found, in the words of this project; what there are none for, in its own.
+ * @param denied what it is called when a permission is missing
+ * @param words for codes that mean something else where it happened
+ */
+export function reasonOf(error: unknown, denied: string, words: Readonly<Record<string, string>> = {}): string {
+  const { code = '', message } = error as NodeJS.ErrnoException;
+  return words[code] ?? (code === 'EACCES' || code === 'EPERM' ? denied : (REASONS[code] ?? message));
+}
+
 /**
  * A mistake that a user or a file made. The CLI prints its message without a stack trace and exits with 1.
  * `problems` holds every problem found, not only the first.

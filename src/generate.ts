@@ -1,6 +1,8 @@
 import { ArgumentError, type Problem } from './errors.ts';
+import { macrotask } from './macrotask.ts';
 import { Random, seedProblems } from './random.ts';
 import { Sampler, type SamplingOptions, samplingProblems } from './sampler.ts';
+import { isCount } from './text_file.ts';
 import { StopStrings, stopStringProblems } from './stop_strings.ts';
 
 /** What generation asks of a model. */
@@ -10,6 +12,8 @@ export interface CausalLM {
   readonly context: number;
   /** Tokens already in the caches. */
   readonly position: number;
+  /** Counts the calls that change what the caches hold: so who uses the model sees whether someone else did meanwhile. */
+  readonly changes: number;
   /** Most tokens of one forward call. */
   readonly prefill_chunk: number;
   /** Empties the caches. */
@@ -25,7 +29,7 @@ export interface CausalLM {
 /** What text generation asks of a tokenizer. */
 export interface TextTokenizer {
   /** One more than the largest id. */
-  readonly vocabSize: number;
+  readonly vocab_size: number;
   /** Token ids of a text. */
   encode(text: string): number[];
   /** A decoder for one text, whose pieces end at whole characters. */
@@ -67,9 +71,6 @@ export interface Generation {
   readonly finish_reason: FinishReason;
 }
 
-// The generation that a model works for: the latest one.
-const owners = new WeakMap<CausalLM, symbol>();
-
 /**
  * Generates token ids after a prompt. Empties the caches, unless they hold the prompt's beginning, and runs the rest in chunks, then one token at a
  * time; prompt and generated tokens together never exceed the context. Lets the event loop run after every forward call.
@@ -96,16 +97,15 @@ export async function* generate(
   const V = Math.min(options.vocab_size ?? Infinity, model.config.vocab_size);
   const sampler = new Sampler(V, options, new Random(seed));
   for (const id of prompt) if (id < V) sampler.observe(id);
-  const generation = Symbol();
-  owners.set(model, generation);
   if (cached === 0) model.reset();
   while (true) {
     // The prompt is not special: each round runs the tokens that the caches do not hold yet, which after it is one.
     const end = Math.min(length, model.position + model.prefill_chunk);
     const logits = model.forward(tokens.subarray(model.position, end));
+    const { changes } = model;
     await macrotask();
     if (signal?.aborted) return 'abort';
-    checkOwner(model, generation);
+    checkAlone(model, changes);
     if (end < length) continue;
 
     const id = sampler.sample(V === logits.length ? logits : logits.subarray(0, V));
@@ -116,7 +116,7 @@ export async function* generate(
     if (eos_token_id.includes(id)) return 'stop';
     if (length === limit) return 'length';
     if (signal?.aborted) return 'abort';
-    checkOwner(model, generation);
+    checkAlone(model, changes);
   }
 }
 
@@ -141,7 +141,7 @@ export async function* generateText(
   const stop_strings = new StopStrings(stop);
   const tokens: number[] = [];
   let text = '';
-  const ids = generate(model, prompt_ids, { vocab_size: tokenizer.vocabSize, ...options });
+  const ids = generate(model, prompt_ids, { ...options, vocab_size: options.vocab_size ?? tokenizer.vocab_size });
   let step = await ids.next();
   for (; !step.done; step = await ids.next()) {
     tokens.push(step.value);
@@ -158,15 +158,20 @@ export async function* generateText(
 }
 
 function generateProblems(model: CausalLM, prompt: readonly number[], options: GenerateOptions): Problem[] {
-  const { max_tokens = 0, eos_token_id = [], seed = 0, cached = 0 } = options;
+  const { max_tokens = 0, eos_token_id = [], seed = 0, cached = 0, vocab_size = 1 } = options;
+  if (!Array.isArray(prompt) && !ArrayBuffer.isView(prompt)) {
+    const fix = 'Make the tokens with the tokenizer of the same model.';
+    return [{ where: 'prompt', expected: 'a list of token ids', found: String(prompt), fix }];
+  }
   const problems = [...promptProblems(model, prompt), ...samplingProblems(options), ...seedProblems(seed)];
   if (!isCount(max_tokens)) {
     const [found, fix] = [String(max_tokens), 'Leave it out to generate until the context is full.'];
     problems.push({ where: 'max_tokens', expected: 'an integer of at least 0', found, fix });
   }
-  if (!Array.isArray(eos_token_id) || !eos_token_id.every(isCount)) {
-    const fix = 'Take the eos_token_id of generation_config.json, as a list.';
-    problems.push({ where: 'eos_token_id', expected: 'a list of token ids', found: String(eos_token_id), fix });
+  problems.push(...eosProblems(eos_token_id));
+  if (!isCount(vocab_size) || vocab_size < 1) {
+    const [found, fix] = [String(vocab_size), 'Leave it out, or take the vocabSize of the tokenizer.'];
+    problems.push({ where: 'vocab_size', expected: 'an integer of at least 1', found, fix });
   }
   if (cached !== 0 && !(isCount(cached) && cached < prompt.length && cached === model.position)) {
     const expected = `0, or the ${model.position} tokens in the caches if the prompt is longer than them`;
@@ -174,6 +179,13 @@ function generateProblems(model: CausalLM, prompt: readonly number[], options: G
     problems.push({ where: 'cached', expected, found: `${cached} of a prompt of ${prompt.length}`, fix });
   }
   return problems;
+}
+
+/** What is wrong with a list of stop tokens, as a caller gave it: one problem, or none. */
+export function eosProblems(eos_token_id: unknown): Problem[] {
+  if (Array.isArray(eos_token_id) && eos_token_id.every(isCount)) return [];
+  const fix = 'Take the eos_token_id of generation_config.json, as a list.';
+  return [{ where: 'eos_token_id', expected: 'a list of token ids', found: String(eos_token_id), fix }];
 }
 
 function promptProblems({ config: { vocab_size }, context }: CausalLM, prompt: readonly number[]): Problem[] {
@@ -198,30 +210,14 @@ function promptProblems({ config: { vocab_size }, context }: CausalLM, prompt: r
   return problems;
 }
 
-function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0;
-}
-
-function checkOwner(model: CausalLM, generation: symbol): void {
-  if (owners.get(model) === generation) return;
+/**
+ * Refuses to go on with caches that someone else has changed.
+ * @param changes the model's, when its caches were left
+ * @throws {ArgumentError}
+ */
+export function checkAlone(model: Pick<CausalLM, 'changes'>, changes: number): void {
+  if (model.changes === changes) return;
   const found = 'another that began on the same model before this one ended';
   const fix = 'Take all tokens of one generation before the next begins, or load the model once for each.';
   throw new ArgumentError({ where: 'model', expected: 'one generation at a time', found, fix });
-}
-
-/** Resolves in a task of its own, after waiting events: promises alone would keep timers, signals and key presses waiting. */
-export function macrotask(): Promise<void> {
-  return new Promise((resolve) => {
-    if (typeof setImmediate === 'function') {
-      setImmediate(resolve);
-      return;
-    }
-    // Browsers have no setImmediate, and hold nested timers back for 4 ms.
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
-      port1.close();
-      resolve();
-    };
-    port2.postMessage(null);
-  });
 }

@@ -1,12 +1,10 @@
 import { ConfigError, type Problem } from './errors.ts';
-import { kindOf, parseJsonObject, readTextFile } from './text_file.ts';
+import { isCount, kindOf, MOST_BYTES, parseJsonObject, readTextFile } from './text_file.ts';
 
 /** How a model's authors mean it to generate. HF: GenerationConfig, the keys that this engine knows; what the file leaves open is absent. */
 export interface GenerationConfig {
   /** Each of these ends the text; empty when nothing does. */
   readonly eos_token_id: readonly number[];
-  readonly bos_token_id?: number;
-  readonly pad_token_id?: number;
   /** Draw tokens; otherwise the likeliest is taken. */
   readonly do_sample?: boolean;
   readonly temperature?: number;
@@ -17,16 +15,13 @@ export interface GenerationConfig {
   readonly repetition_penalty?: number;
 }
 
-const isId = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
 const isNumber = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value);
 
 // The ranges are the sampler's; JSON null means that the key is absent.
 const OPTIONS: Readonly<Record<string, [isUsable: (value: unknown) => boolean, expected: string]>> = {
-  bos_token_id: [isId, 'a token id'],
-  pad_token_id: [isId, 'a token id'],
   do_sample: [(value) => typeof value === 'boolean', 'true or false'],
   temperature: [(value) => isNumber(value) && value >= 0, 'a number of at least 0'],
-  top_k: [isId, 'an integer of at least 0'],
+  top_k: [isCount, 'an integer of at least 0'],
   top_p: [(value) => isNumber(value) && value > 0 && value <= 1, 'a number in (0, 1]'],
   min_p: [(value) => isNumber(value) && value >= 0 && value <= 1, 'a number in [0, 1]'],
   repetition_penalty: [(value) => isNumber(value) && value > 0, 'a number above 0'],
@@ -40,7 +35,8 @@ const OPTIONS: Readonly<Record<string, [isUsable: (value: unknown) => boolean, e
 export async function readGenerationConfig(folder: string, fallback?: number | readonly number[] | null): Promise<GenerationConfig> {
   const { join } = await import('node:path');
   const path = join(folder, 'generation_config.json');
-  return parseGenerationConfig((await readTextFile(path, ConfigError)) ?? '{}', path, fallback);
+  const text = await readTextFile(path, MOST_BYTES.config, ConfigError);
+  return parseGenerationConfig(text ?? '{}', path, fallback);
 }
 
 /**
@@ -54,7 +50,7 @@ export function parseGenerationConfig(text: string, where: string, fallback?: nu
   const fix = 'Use the generation_config.json of the release, or remove the key.';
 
   const eos_token_id = [json.eos_token_id ?? fallback ?? []].flat();
-  if (!eos_token_id.every(isId)) {
+  if (!eos_token_id.every(isCount)) {
     problems.push({
       where: `${where}: eos_token_id`,
       expected: 'a token id or an array of them',

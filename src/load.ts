@@ -11,6 +11,7 @@ import { machineBytes, tooLarge } from './memory_limit.ts';
 import { OlmoHybridForCausalLM } from './model/olmo_hybrid.ts';
 import { type Placement, placement } from './model/placement.ts';
 import { type Formats, Weights } from './model/weights.ts';
+import { referenceKernels } from './reference/index.ts';
 import type { BankBytes } from './runtime/addressed_bank.ts';
 import type { Bank, Mode } from './runtime/bank.ts';
 import { type Kernels, MOST_NARROW_DH } from './runtime/kernels.ts';
@@ -19,16 +20,20 @@ import { BANK_LIMIT_BYTES, WasmBank } from './runtime/wasm_bank.ts';
 import { ThreadPool } from './runtime/thread_pool.ts';
 import { type Build, buildFor } from './runtime/wasm_module.ts';
 import type { WeightFormat } from './runtime/tensor.ts';
-import { decodeUtf8, readTextFile } from './text_file.ts';
+import { checkSize, decodeUtf8, MOST_BYTES, readTextFile } from './text_file.ts';
 
 const DEFAULT_CONTEXT = 4096;
 const DEFAULT_PREFILL_CHUNK = 256;
 const MOST_THREADS = 256;
-const LARGEST_CONFIG = 1 << 20; // bytes
 export const KV_FORMATS = { f32: 'F32', f16: 'F16', q8: 'Q8' } as const;
 
 export type WeightsOption = 'f32' | 'bf16' | 'q8' | 'q4';
 export type KVOption = 'f32' | 'f16' | 'q8';
+
+const KERNELS: readonly Kernels['name'][] = ['wasm', 'reference', 'bf16'];
+const MODES: readonly Mode[] = ['strict', 'fast'];
+const WEIGHTS: readonly WeightsOption[] = ['f32', 'bf16', 'q8', 'q4'];
+const KVS = Object.keys(KV_FORMATS) as KVOption[];
 
 export interface LoadOptions {
   /** Tokens that the caches hold. Default: the config's max_position_embeddings, at most 4096. */
@@ -100,7 +105,7 @@ export interface LoadedModel {
  */
 export async function readConfig(from: string | ModelFiles): Promise<OlmoHybridConfig> {
   const where = typeof from === 'string' ? `${from}/config.json` : `${from.name}: config.json`;
-  const text = typeof from === 'string' ? await readTextFile(where, ConfigError) : await readConfigOf(from, where);
+  const text = typeof from === 'string' ? await readTextFile(where, MOST_BYTES.config, ConfigError) : await readConfigOf(from, where);
   if (text !== null) return parseConfig(text, where);
   throw new ConfigError({
     where,
@@ -114,10 +119,7 @@ async function readConfigOf(files: ModelFiles, where: string): Promise<string | 
   if (!files.names.includes('config.json')) return null;
   const source = await files.open('config.json');
   try {
-    if (source.byteLength > LARGEST_CONFIG) {
-      const found = `${source.byteLength} bytes`;
-      throw new ConfigError({ where, expected: `at most ${LARGEST_CONFIG} bytes`, found, fix: 'This is not the config.json of a model.' });
-    }
+    checkSize(source.byteLength, MOST_BYTES.config, where, ConfigError);
     const bytes = new Uint8Array(source.byteLength);
     await source.read(0, bytes);
     return decodeUtf8(bytes, where, ConfigError);
@@ -127,7 +129,7 @@ async function readConfigOf(files: ModelFiles, where: string): Promise<string | 
 }
 
 /** The stored tensors of a checkpoint by name, from one file or all its shards. */
-type Tensors = ReadonlyMap<string, TensorEntry>;
+export type Tensors = ReadonlyMap<string, TensorEntry>;
 
 /**
  * Checks a checkpoint against its config and plans the memory, also where the machine has too little. Only headers are read.
@@ -169,10 +171,11 @@ async function load(where: string, config: OlmoHybridConfig, tensors: Tensors, o
   const { threads, mode, build, prefill_chunk: rows } = plan;
   const { kernels, onProgress, signal } = options;
   const pool = build && (await ThreadPool.create(threads, build));
-  const bank = (bytes: BankBytes): Bank =>
-    pool
-      ? new WasmBank(pool, rows, mode, bytes, options.instrument)
-      : new ReferenceBank(rows, kernels === 'bf16' ? bf16Kernels : undefined);
+  const bank = (bytes: BankBytes): Bank => {
+    if (pool) return new WasmBank(pool, rows, mode, bytes, options.instrument);
+    const own = kernels === 'bf16' ? bf16Kernels : referenceKernels;
+    return new ReferenceBank(rows, options.instrument?.(own) ?? own);
+  };
   try {
     const weights = new Weights(formats);
     const memory = plan.placement.banks.map(bank);
@@ -201,7 +204,11 @@ async function prepare(where: string, config: OlmoHybridConfig, tensors: Tensors
   const prefill_chunk = Math.min(inRange('prefill_chunk', options.prefill_chunk ?? DEFAULT_PREFILL_CHUNK, 2 ** 20), context);
   const threads = inRange('threads', options.threads ?? 1, MOST_THREADS);
   const { kernels = 'wasm', mode = 'strict' } = options;
+  oneOf('kernels', kernels, KERNELS);
+  oneOf('mode', mode, MODES);
+  if (options.weights !== undefined) oneOf('weights', options.weights, WEIGHTS);
   const { kv = kernels === 'wasm' && mode === 'fast' && config.head_dim <= MOST_NARROW_DH ? 'f16' : 'f32' } = options;
+  oneOf('kv', kv, KVS);
   if (kernels !== 'wasm' && (options.weights !== undefined || threads > 1 || kv !== 'f32')) {
     const found = `kernels ${kernels}, which run on one thread, take weights as stored and keep keys and values as they are`;
     throw new ArgumentError({ where: 'weights, kv and threads', expected: 'kernels wasm', found, fix: 'Leave them out.' });
@@ -278,7 +285,18 @@ function quantised(name: string, weights: WeightsOption): WeightFormat | null {
 /** What takes q8 where others take q4: the logits, and the projections to the gates, which are few and go through exp. */
 const SENSITIVE = /^lm_head\.|\.[ab]_proj\./;
 
-function inRange(where: string, value: number, most: number): number {
+/** @throws {ArgumentError} when an option is no integer from 1 to `most` */
+export function inRange(where: string, value: number, most: number): number {
   if (Number.isInteger(value) && value >= 1 && value <= most) return value;
-  throw new ArgumentError({ where, expected: `an integer from 1 to ${most}`, found: String(value), fix: 'Choose a value in this range.' });
+  throw new ArgumentError({ where, expected: `an integer from 1 to ${most}`, found: shown(value), fix: 'Choose a value in this range.' });
+}
+
+/** What types say already, for callers in JavaScript. @throws {ArgumentError} when an option is none of its values */
+export function oneOf<T extends string>(where: string, value: T, values: readonly T[]): T {
+  if (values.includes(value)) return value;
+  throw new ArgumentError({ where, expected: values.join(' or '), found: shown(value), fix: 'Choose one of these.' });
+}
+
+function shown(value: unknown): string {
+  return typeof value === 'string' ? JSON.stringify(value) : String(value);
 }

@@ -1,5 +1,6 @@
 import { type Problem, RuntimeLimitError } from './errors.ts';
 import type { Placement } from './model/placement.ts';
+import { gigabytes } from './words.ts';
 
 /** Formats that may be smaller than the weights as stored, the most exact first. */
 const SMALLER = ['q8', 'q4'] as const;
@@ -7,7 +8,7 @@ const SMALLER = ['q8', 'q4'] as const;
 const SHORTEST_CONTEXT = 256;
 
 /** What a plan was made of. */
-export interface PlanRequest {
+interface PlanRequest {
   readonly weights: 'f32' | 'bf16' | 'q8' | 'q4' | undefined;
   readonly context: number;
   /** Whether the weights may be quantised. */
@@ -70,8 +71,4 @@ function halves(context: number): number[] {
   const shorter: number[] = [];
   for (let fewer = Math.floor(context / 2); fewer >= SHORTEST_CONTEXT; fewer = Math.floor(fewer / 2)) shorter.push(fewer);
   return shorter;
-}
-
-function gigabytes(bytes: number): string {
-  return bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }

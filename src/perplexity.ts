@@ -1,8 +1,8 @@
 import { ArgumentError, type Problem } from './errors.ts';
-import { macrotask } from './generate.ts';
+import { exp } from './exact_math.ts';
 import { logSumExp } from './log_probability.ts';
+import { macrotask } from './macrotask.ts';
 import type { OlmoHybridForCausalLM } from './model/olmo_hybrid.ts';
-import { exp } from './sampler.ts';
 
 export interface PerplexityOptions {
   /** Tokens of a window. Default: the model's context. */
@@ -18,7 +18,7 @@ export interface PerplexityOptions {
 /** What a text is measured with, such as an OlmoHybridForCausalLM. */
 export type WindowModel = Pick<OlmoHybridForCausalLM, 'config' | 'context' | 'prefill_chunk' | 'reset' | 'forward' | 'forwardAll'>;
 
-/** How well a model foresees a text. */
+/** How well a model predicts a text. */
 export interface Perplexity {
   /** e^nll. */
   readonly perplexity: number;
@@ -50,7 +50,7 @@ export async function perplexity(
   ids: readonly number[],
   { context = model.context, stride = context, signal, onProgress }: PerplexityOptions = {},
 ): Promise<Perplexity> {
-  const problems = perplexityProblems(ids.length, context, stride, model.context);
+  const problems = [...perplexityProblems(ids.length, context, stride, model.context), ...idProblems(ids, model.config.vocab_size)];
   if (problems.length > 0) throw new ArgumentError(problems);
   const windows = windowsOf(ids.length, context, stride);
   const total = windows.reduce((sum, { begin, end }) => sum + end - begin, 0);
@@ -58,15 +58,15 @@ export async function perplexity(
   let [nats, tokens, read] = [0, 0, 0];
   for (const { begin, end, fresh } of windows) {
     if (fresh < 2) continue; // has no weight
-    const first = Math.max(end - fresh, begin + 1); // nothing foretells a window's first token
-    let surprise = 0;
+    const first = Math.max(end - fresh, begin + 1); // nothing predicts a window's first token
+    let sum = 0;
     model.reset();
     for (let at = begin; at < end - 1; ) {
-      // The last token of a window foretells nothing of it, and only what comes before a fresh token needs logits.
+      // The last token of a window predicts nothing of it, and only what comes before a fresh token needs logits.
       const stop = Math.min(at + model.prefill_chunk, at < first - 1 ? first - 1 : end - 1);
       const chunk = ids.slice(at, stop);
       if (at < first - 1) model.forward(chunk);
-      else for (const nats of surprises(model, chunk, ids, stop, rows)) surprise += nats; // one by one: the chunks change no bit
+      else for (const nll of negativeLogLikelihoods(model, chunk, ids, stop, rows)) sum += nll; // one by one: the chunks change no bit
       read += stop - at;
       at = stop;
       onProgress?.(read, total);
@@ -74,7 +74,7 @@ export async function perplexity(
       signal?.throwIfAborted();
     }
     read += 1;
-    nats += (surprise / (end - first)) * (fresh - 1);
+    nats += (sum / (end - first)) * (fresh - 1);
     tokens += fresh - 1;
   }
   onProgress?.(total, total);
@@ -87,7 +87,7 @@ export function perplexityProblems(length: number, context: number, stride: numb
   const problems: Problem[] = [];
   const within = (value: number, least: number, most: number) => Number.isSafeInteger(value) && value >= least && value <= most;
   if (length < 2) {
-    const fix = 'Give a longer one: the first token is foretold by nothing.';
+    const fix = 'Give a longer one: nothing predicts the first token.';
     problems.push({ where: 'text', expected: 'at least 2 tokens', found: `${length}`, fix });
   }
   if (!within(context, 2, most)) {
@@ -98,6 +98,13 @@ export function perplexityProblems(length: number, context: number, stride: numb
     problems.push({ where: 'stride', expected: `an integer from 2 to ${context}, the context`, found: `${stride}`, fix });
   }
   return problems;
+}
+
+function idProblems(ids: readonly number[], vocab_size: number): Problem[] {
+  const at = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocab_size);
+  if (at < 0) return [];
+  const [expected, fix] = [`an id from 0 to ${vocab_size - 1}`, 'Use the tokenizer that came with this model.'];
+  return [{ where: `ids[${at}]`, expected, found: String(ids[at]), fix }];
 }
 
 function windowsOf(length: number, context: number, stride: number): Window[] {
@@ -112,7 +119,7 @@ function windowsOf(length: number, context: number, stride: number): Window[] {
 }
 
 /** -log p of the token after each one of a chunk, which ends before `stop`, in nats. */
-function* surprises(
+function* negativeLogLikelihoods(
   model: WindowModel,
   chunk: readonly number[],
   ids: readonly number[],
@@ -124,14 +131,14 @@ function* surprises(
   for (let row = 0; row < chunk.length; row++) {
     const next = stop - chunk.length + row + 1;
     const logits = rows.subarray(row * V, (row + 1) * V);
-    const nats = logSumExp(logits) - logits[ids[next]!]!;
-    if (!Number.isFinite(nats)) throw notFinite(nats, next);
-    yield nats;
+    const nll = logSumExp(logits) - logits[ids[next]!]!;
+    if (!Number.isFinite(nll)) throw notFinite(nll, next);
+    yield nll;
   }
 }
 
-function notFinite(nats: number, next: number): ArgumentError {
+function notFinite(nll: number, next: number): ArgumentError {
   const fix = 'Find the op that gives it first by `olmo-hybrid trace`, or download the weights again.';
   const where = `logits before token ${next} of the text`;
-  return new ArgumentError({ where, expected: 'finite numbers', found: Number.isNaN(nats) ? 'NaN' : 'an infinite one', fix });
+  return new ArgumentError({ where, expected: 'finite numbers', found: Number.isNaN(nll) ? 'NaN' : 'an infinite one', fix });
 }

@@ -19,7 +19,7 @@ export const SHARD_BYTES = 4e9;
 const CHUNK_BYTES = 1 << 24;
 
 /** A tensor of the output: a copy of `entry`, or its blocks. */
-export interface Output extends TensorLayout {
+interface Output extends TensorLayout {
   readonly entry: TensorEntry;
   readonly matrix: Matrix | null;
   readonly bytes: number;
@@ -33,7 +33,7 @@ export interface Shard {
 }
 
 /** Reads bytes of a source; each call begins behind the one before. */
-export type ReadForward = (offset: number, out: Uint8Array) => Promise<void>;
+type ReadForward = (offset: number, out: Uint8Array) => Promise<void>;
 
 /**
  * What the output holds of each tensor that the model uses, under its stored name; a tied lm_head under its own.
@@ -48,7 +48,7 @@ export function planShards(
   most_bytes: number,
 ): Shard[] {
   const outputs = outputsOf(where, config, tensors, parameters);
-  const groups = files.flatMap((source) => {
+  const groups = [...files.values()].flatMap((source) => {
     const own = outputs.filter(({ entry }) => entry.source === source.source);
     return split(own, most_bytes).map((outputs) => ({ source, outputs }));
   });

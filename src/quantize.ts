@@ -4,7 +4,7 @@ import { openCheckpointFolder } from './checkpoint/checkpoint_folder.ts';
 import { INDEX, isSmall } from './checkpoint/model_files.ts';
 import { quantisedMetadata } from './checkpoint/quantised.ts';
 import { digestOfWeights } from './checkpoint/weights_digest.ts';
-import { planModel } from './load.ts';
+import { inRange, oneOf, planModel } from './load.ts';
 import { planShards, SHARD_BYTES, type Shard, ShardWriter, shardIndex } from './quantised_shards.ts';
 
 export interface QuantizeOptions {
@@ -33,14 +33,18 @@ export interface QuantizedFolder {
  * the original and gives the bits that quantising on load gives. Memory does not grow with the model.
  * @param input folder of a checkpoint
  * @param output made here, with all its files or not at all
- * @throws {ArgumentError} when there is something at `output`, or the input is quantised already; {ConfigError} {CheckpointError} as loadModel
+ * @throws {ArgumentError} when there is something at `output`, the input is quantised already, or an option is out of range; {ConfigError}
+ *   {CheckpointError} as loadModel
  */
 export async function quantizeCheckpoint(input: string, output: string, options: QuantizeOptions): Promise<QuantizedFolder> {
   const { weights, threads = 1, shard_bytes = SHARD_BYTES, signal } = options;
-  const { config, placement } = await planModel(input, { weights, context: 1, memory_limit_bytes: Infinity });
+  oneOf('weights', weights, ['q8', 'q4']);
+  inRange('shard_bytes', shard_bytes, Number.MAX_SAFE_INTEGER);
+  const { config, placement } = await planModel(input, { weights, threads, context: 1, memory_limit_bytes: Infinity });
   const folder = await openCheckpointFolder(input);
   try {
     const shards = planShards(input, config, folder, placement.parameters, shard_bytes);
+    const small = await smallFiles(input);
     const source_bytes = [...folder.tensors.values()].reduce((sum, { byteLength }) => sum + byteLength, 0);
     let done = 0;
     const onRead = (bytes: number) => {
@@ -52,11 +56,11 @@ export async function quantizeCheckpoint(input: string, output: string, options:
     try {
       await writeFolderAtomically(output, async (to) => {
         const metadata = quantisedMetadata(weights, { source_weights_sha256: await digestOfWeights(input, onRead, signal) });
-        for (const { source } of folder.files) {
+        for (const { source } of folder.files.values()) {
           const ofSource = shards.filter((shard) => shard.source.source === source);
           await withFiles(to, ofSource, async (files) => await writer.write(files, metadata, source.read, onRead));
         }
-        await copySmall(input, to, shards);
+        await copySmall(input, to, small, shards);
       });
     } finally {
       await writer.dispose();
@@ -84,9 +88,17 @@ async function withFiles(
   }
 }
 
-async function copySmall(from: string, to: string, shards: readonly Shard[]): Promise<void> {
-  const { cp, readdir, writeFile } = await import('node:fs/promises');
-  for (const name of await readdir(from, { recursive: true }))
-    if (isSmall(name)) await cp(`${from}/${name}`, `${to}/${name}`, { dereference: true });
+/** Names of the files that belong to a model beside its weights; folders of such names, and links to nothing, do not. */
+async function smallFiles(folder: string): Promise<string[]> {
+  const { readdir, stat } = await import('node:fs/promises');
+  const names: string[] = [];
+  for (const name of await readdir(folder, { recursive: true }))
+    if (isSmall(name) && (await stat(`${folder}/${name}`).catch(() => null))?.isFile()) names.push(name);
+  return names;
+}
+
+async function copySmall(from: string, to: string, names: readonly string[], shards: readonly Shard[]): Promise<void> {
+  const { cp, writeFile } = await import('node:fs/promises');
+  for (const name of names) await cp(`${from}/${name}`, `${to}/${name}`, { dereference: true });
   if (shards.length > 1) await writeFile(`${to}/${INDEX}`, shardIndex(shards));
 }

@@ -1,4 +1,5 @@
 import { ArgumentError, type Problem } from './errors.ts';
+import { exp } from './exact_math.ts';
 
 /** How the next token is chosen. The defaults draw from the model's own distribution. */
 export interface SamplingOptions {
@@ -267,37 +268,4 @@ function unusableLogits(scores: Float64Array): Problem {
   if (nan + infinite === 0) return { where, expected, found: `-Infinity for all ${scores.length} ids, from id 0 on`, fix };
   const first = scores.findIndex((score) => !(score < Infinity));
   return { where, expected, found: `${nan} NaN and ${infinite} +Infinity of ${scores.length}, first at id ${first}`, fix };
-}
-
-// ln 2 in two parts: the high one has 32 significant bits, so its product with an n below 1024 is exact.
-const LN2_HIGH = 0.6931471803691238;
-const LN2_LOW = 1.9082149292705877e-10;
-const LOG2_E = 1 / (LN2_HIGH + LN2_LOW);
-const SMALLEST_EXPONENT = -708;
-const POWERS_OF_HALF = new Float64Array(1022).fill(1);
-for (let n = 1; n < POWERS_OF_HALF.length; n++) POWERS_OF_HALF[n] = POWERS_OF_HALF[n - 1]! / 2;
-
-/**
- * e^x for x <= 0 within 1 ulp, from + - * / alone, which IEEE 754 fixes to the bit; `Math.exp` may differ between engines.
- * x = r - n ln 2 with |r| <= ln 2 / 2, then e^x = 2^-n (1 + r + r^2/2! + ... + r^13/13!), whose next term is below 2^-57.
- * @param x at most 0
- * @returns a number in [0, 1]; 0 below -708, where the result would leave the normal f64
- */
-export function exp(x: number): number {
-  if (x < SMALLEST_EXPONENT) return 0;
-  const n = (0.5 - x * LOG2_E) | 0;
-  const r = x + n * LN2_HIGH + n * LN2_LOW;
-  let tail = 1 / 6227020800;
-  tail = tail * r + 1 / 479001600;
-  tail = tail * r + 1 / 39916800;
-  tail = tail * r + 1 / 3628800;
-  tail = tail * r + 1 / 362880;
-  tail = tail * r + 1 / 40320;
-  tail = tail * r + 1 / 5040;
-  tail = tail * r + 1 / 720;
-  tail = tail * r + 1 / 120;
-  tail = tail * r + 1 / 24;
-  tail = tail * r + 1 / 6;
-  tail = tail * r + 1 / 2;
-  return (1 + (r + r * r * tail)) * POWERS_OF_HALF[n]!;
 }

@@ -1,4 +1,5 @@
 import type { Problem } from './errors.ts';
+import { kindOf } from './text_file.ts';
 
 /**
  * What is wrong with stop strings.
@@ -6,6 +7,9 @@ import type { Problem } from './errors.ts';
  * @returns every problem found
  */
 export function stopStringProblems(stop: readonly string[]): Problem[] {
+  if (!Array.isArray(stop)) {
+    return [{ where: 'stop', expected: 'a list of strings', found: kindOf(stop), fix: 'Give a list, also of one string.' }];
+  }
   return stop.flatMap((text, index) => {
     // \p{Surrogate} matches halves only: such a stop string would cut a character in two.
     if (typeof text === 'string' && text !== '' && !/\p{Surrogate}/u.test(text)) return [];

@@ -1,25 +1,42 @@
-import type { ConfigError, TokenizerError } from './errors.ts';
+import { type ConfigError, reasonOf, type TokenizerError } from './errors.ts';
 
 /** The class of the errors of a file, by what the file is for. */
 type Failure = typeof ConfigError | typeof TokenizerError;
 
+/** Most bytes of a file, by what it is for: far more than any real one has, and little enough to be read in full. */
+export const MOST_BYTES = { config: 2 ** 20, template: 2 ** 24, tokenizer: 2 ** 28 } as const;
+
 /**
- * Reads a UTF-8 file (Node only).
- * @param path absolute, or relative to the working directory
+ * Reads a regular UTF-8 file (Node only).
+ * @param path absolute, or relative to the working directory; links are followed
+ * @param most bytes; a larger file is not read
  * @returns null when there is no such file
- * @throws Failure when it cannot be read or is not UTF-8
+ * @throws Failure when it cannot be read, is too large or is not UTF-8
  */
-export async function readTextFile(path: string, Failure: Failure): Promise<string | null> {
-  const { readFile } = await import('node:fs/promises');
+export async function readTextFile(path: string, most: number, Failure: Failure): Promise<string | null> {
+  const { readFile, stat } = await import('node:fs/promises');
   try {
+    // Looked at before it is opened: a named pipe would wait for its writer, and a device has no end.
+    const stats = await stat(path);
+    if (!stats.isFile()) {
+      const found = stats.isDirectory() ? 'a folder' : 'something that is not a regular file';
+      throw new Failure({ where: path, expected: 'a readable file', found, fix: 'Check the path and its permissions.' });
+    }
+    checkSize(stats.size, most, path, Failure);
     return decodeUtf8(await readFile(path), path, Failure);
   } catch (error) {
     if (error instanceof Failure) throw error;
-    const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT') return null;
-    const found = code === 'EISDIR' ? 'a folder' : message;
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    const found = reasonOf(error, 'no permission to read it');
     throw new Failure({ where: path, expected: 'a readable file', found, fix: 'Check the path and its permissions.' }, { cause: error });
   }
+}
+
+/** @throws Failure when a file has more bytes than its kind may have */
+export function checkSize(bytes: number, most: number, where: string, Failure: Failure): void {
+  if (bytes <= most) return;
+  const expected = `a file of at most ${most / 2 ** 20} MiB`;
+  throw new Failure({ where, expected, found: `${bytes} bytes`, fix: 'This is no such file of a model: check what lies there.' });
 }
 
 /**
@@ -56,6 +73,11 @@ export function parseJsonObject(text: string, where: string, Failure: Failure): 
 /** Whether a JSON value is an object, not an array and not null. */
 export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** Whether a value is an integer of at least 0: a count, or the id of a token. */
+export function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
 /** What a message calls a value, most often of JSON: a short one in full, else its kind. */

@@ -10,7 +10,13 @@ export interface ThinkingPiece {
 
 /** Whether an answer to this prompt begins inside the thinking: the template of a Think variant ends with the opening tag. */
 export function startsThinking(prompt: string): boolean {
-  return prompt.trimEnd().endsWith(OPENING);
+  return thinkingOpening(prompt) !== '';
+}
+
+/** The opening tag that a prompt ends with, and the spaces behind it; empty when there is none. */
+export function thinkingOpening(prompt: string): string {
+  const length = prompt.trimEnd().length;
+  return prompt.endsWith(OPENING, length) ? prompt.slice(length - OPENING.length) : '';
 }
 
 /**

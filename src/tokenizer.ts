@@ -2,13 +2,13 @@ import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { BYTE_ALPHABET, BytePairEncoding } from './byte_pair_encoding.ts';
 import { TokenizerError } from './errors.ts';
 import { StreamingDecoder } from './streaming_decoder.ts';
-import { decodeUtf8, readTextFile } from './text_file.ts';
+import { decodeUtf8, MOST_BYTES, readTextFile } from './text_file.ts';
 import { type PreTokenizerJson, parseTokenizerJson, type TokenizerJson } from './tokenizer_json.ts';
 
 /** How ids become text. */
 export interface DecodeOptions {
   /** Leaves out special tokens such as `<|im_end|>`. Default false. */
-  readonly skipSpecialTokens?: boolean | undefined;
+  readonly skip_special_tokens?: boolean | undefined;
 }
 
 /** Cuts text into words in the byte alphabet. Spelled out because the library's own types do not resolve under NodeNext. */
@@ -27,7 +27,7 @@ const BYTES: ReadonlyMap<string, number> = new Map(BYTE_ALPHABET.map((character,
  */
 export class Tokenizer {
   /** One more than the largest id: what a row of logits must hold at least. */
-  readonly vocabSize: number;
+  readonly vocab_size: number;
   /** Ids of the special tokens by their text. */
   readonly specialTokens: ReadonlyMap<string, number>;
   readonly specialIds: ReadonlySet<number>;
@@ -41,7 +41,7 @@ export class Tokenizer {
   private constructor({ ids, tokens, added_tokens, bytes, merges, wholeWords, pre_tokenizer }: TokenizerJson, where: string) {
     this.#ids = ids;
     this.#tokens = tokens;
-    this.vocabSize = 1 + [...tokens.keys()].reduce((a, b) => Math.max(a, b));
+    this.vocab_size = 1 + [...tokens.keys()].reduce((a, b) => Math.max(a, b));
     this.specialTokens = new Map(added_tokens.filter(({ special }) => special).map(({ content, id }) => [content, id]));
     this.specialIds = new Set(this.specialTokens.values());
     this.#addedTokens = new RegExp(anyOf(added_tokens.map(({ content }) => content)), 'g');
@@ -58,7 +58,7 @@ export class Tokenizer {
   static async fromFolder(folder: string): Promise<Tokenizer> {
     const { join } = await import('node:path');
     const path = join(folder, 'tokenizer.json');
-    const json = await readTextFile(path, TokenizerError);
+    const json = await readTextFile(path, MOST_BYTES.tokenizer, TokenizerError);
     if (json !== null) return Tokenizer.fromJson(json, path);
     const fix = 'Copy it from the repository of the model, or give token ids instead of text.';
     throw new TokenizerError({ where: path, expected: 'a tokenizer', found: 'no such file', fix });
@@ -129,10 +129,10 @@ export class Tokenizer {
   }
 
   /** HF: tokenizers ByteLevel decoder. A token that has a character outside the byte alphabet stands for its own UTF-8. */
-  #bytesOf(id: number, { skipSpecialTokens = false }: DecodeOptions): Uint8Array {
+  #bytesOf(id: number, { skip_special_tokens = false }: DecodeOptions): Uint8Array {
     const token = this.#tokens.get(id);
-    if (token === undefined) throw unknownId(id, this.vocabSize);
-    if (skipSpecialTokens && this.specialIds.has(id)) return new Uint8Array();
+    if (token === undefined) throw unknownId(id, this.vocab_size);
+    if (skip_special_tokens && this.specialIds.has(id)) return new Uint8Array();
     const bytes = Array.from(token, (character) => BYTES.get(character) ?? -1);
     return bytes.includes(-1) ? new TextEncoder().encode(token) : Uint8Array.from(bytes);
   }
@@ -171,7 +171,7 @@ export function checkWellFormed(text: string): void {
   throw new TokenizerError({ where: 'text', expected: 'well-formed Unicode', found, fix });
 }
 
-function unknownId(id: number, vocabSize: number): TokenizerError {
-  const expected = `ids of tokens, integers in [0, ${vocabSize})`;
+function unknownId(id: number, vocab_size: number): TokenizerError {
+  const expected = `ids of tokens, integers in [0, ${vocab_size})`;
   return new TokenizerError({ where: 'token ids', expected, found: String(id), fix: 'Use ids that were made with this tokenizer.' });
 }

@@ -1,6 +1,6 @@
 import { BYTE_ALPHABET, ID_LIMIT, type Merge } from './byte_pair_encoding.ts';
 import { type Problem, TokenizerError } from './errors.ts';
-import { isObject, kindOf, parseJsonObject } from './text_file.ts';
+import { isCount, isObject, kindOf, parseJsonObject } from './text_file.ts';
 
 /** A token that is found in a text before the text is cut into words. */
 export interface AddedToken {
@@ -81,7 +81,7 @@ export function parseTokenizerJson(text: string, where: string): TokenizerJson {
 
 type Report = (part: string, expected: string, found: string, fix: string) => void;
 
-const isId = (value: unknown): value is number => Number.isInteger(value) && (value as number) >= 0 && (value as number) < ID_LIMIT;
+const isId = (value: unknown): value is number => isCount(value) && value < ID_LIMIT;
 
 function readVocab(json: unknown, report: Report): { ids: Map<string, number>; tokens: Map<number, string> } {
   const ids = new Map<string, number>();

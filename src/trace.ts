@@ -1,4 +1,6 @@
 import { writeAtomically } from './atomic_file.ts';
+import { tensorBytes } from './checkpoint/dtype.ts';
+import { safetensorsHeader } from './checkpoint/safetensors_writer.ts';
 import { digestOfWeights } from './checkpoint/weights_digest.ts';
 import { quote } from './checkpoint/problem_list.ts';
 import type { OlmoHybridConfig } from './config.ts';
@@ -25,14 +27,13 @@ export interface TraceOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-export interface TraceFile {
+export interface WrittenTrace {
   readonly tensors: number;
   readonly bytes: number;
 }
 
 /** Where the next rows of a tensor go in the file. */
 interface Place {
-  readonly begin: number;
   readonly end: number;
   /** `state` is not one row for each token: each call overwrites it. */
   readonly isState: boolean;
@@ -54,7 +55,7 @@ export async function writeTrace(
   tokens: readonly number[],
   load: () => Promise<OlmoHybridForCausalLM>,
   options: TraceOptions,
-): Promise<TraceFile | null> {
+): Promise<WrittenTrace | null> {
   const { writeSync } = await import('node:fs');
   const config = await readConfig(dir);
   const ops = selected(opsOf(config), options.only);
@@ -124,24 +125,17 @@ function layout(
   Floats: typeof Float32Array | typeof Float64Array,
   metadata: Readonly<Record<string, string>>,
 ): { header: Uint8Array; places: ReadonlyMap<string, Place>; end: number } {
-  const entries: Record<string, unknown> = { __metadata__: metadata };
-  let size = 0;
-  const sizes = ops.map((op) => {
-    const shape = shapeOf(op, config, T);
-    const begin = size;
-    size += shape.reduce((product, n) => product * n, Floats.BYTES_PER_ELEMENT);
-    entries[op.name] = { dtype: `F${8 * Floats.BYTES_PER_ELEMENT}`, shape, data_offsets: [begin, size] };
-    return { name: op.name, begin, end: size, isState: op.elements === 'state' };
-  });
-  const json = new TextEncoder().encode(JSON.stringify(entries));
-  const dataStart = 8 + Math.ceil(json.length / 8) * 8;
-  const header = new Uint8Array(dataStart).fill(0x20);
-  new DataView(header.buffer).setBigUint64(0, BigInt(dataStart - 8), true);
-  header.set(json, 8);
-  const places = sizes.map(({ name, begin, end, isState }): [string, Place] => {
-    return [name, { begin: dataStart + begin, end: dataStart + end, isState, next: dataStart + begin }];
-  });
-  return { header, places: new Map(places), end: dataStart + size };
+  const dtype = Floats === Float64Array ? 'F64' : 'F32';
+  const tensors = ops.map((op) => ({ name: op.name, dtype, shape: shapeOf(op, config, T), isState: op.elements === 'state' }) as const);
+  const header = safetensorsHeader(tensors, new Map(Object.entries(metadata)));
+  const places = new Map<string, Place>();
+  let end = header.length;
+  for (const { name, shape, isState } of tensors) {
+    const begin = end;
+    end += tensorBytes(dtype, shape)!;
+    places.set(name, { end, isState, next: begin });
+  }
+  return { header, places, end };
 }
 
 function bytesOf(data: FloatArray, Floats: typeof Float32Array | typeof Float64Array): Uint8Array {

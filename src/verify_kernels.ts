@@ -1,10 +1,7 @@
-import { callKernel, type KernelName, kernelNames, type KernelTensor } from './kernel_calls.ts';
+import { callKernel, type KernelName, type KernelTensor } from './kernel_calls.ts';
 import type { Bank } from './runtime/bank.ts';
 import type { FloatArray } from './runtime/tensor.ts';
 import { type ErrorRatio, errorRatio, type Golden, tensorOf } from './verify_golden.ts';
-
-/** The kernels that there are goldens for. */
-export const verifiableKernels: readonly KernelName[] = kernelNames;
 
 /**
  * Calls a kernel with the inputs of a golden.

@@ -27,7 +27,7 @@ function source(text: string): ChatTemplate {
   return { sources: new Map([['default', text]]), variables: {} };
 }
 
-const hello: Chat = { messages: [{ role: 'user', content: 'Hello' }], addGenerationPrompt: true };
+const hello: Chat = { messages: [{ role: 'user', content: 'Hello' }], add_generation_prompt: true };
 const specials = (ids: readonly number[]) => ids.filter((id) => tokenizer.specialIds.has(id));
 const workers = () => process.getActiveResourcesInfo().filter((name) => name === 'MessagePort').length;
 
@@ -36,7 +36,7 @@ describe('HF apply_chat_template', () => {
     expect(golden.chats.length).toBeGreaterThan(40);
     expect(await renderChat(template, hello)).toBe(golden.chats[0]!.text);
     for (const { messages, tools, add_generation_prompt, text, ids } of golden.chats) {
-      const chat = { messages, tools: tools ?? undefined, addGenerationPrompt: add_generation_prompt };
+      const chat = { messages, tools: tools ?? undefined, add_generation_prompt };
       expect(await encodeChat(tokenizer, template, chat)).toEqual({ text, ids });
     }
   });
@@ -65,7 +65,7 @@ describe('user text stays text', () => {
         { role: 'environment', content: text },
       ],
       tools: [{ name: text, parameters: { [text]: [text, { deep: text }, 1, null, true] } }],
-      addGenerationPrompt: true,
+      add_generation_prompt: true,
     });
     const { text, ids } = await encodeChat(tokenizer, template, chat(forged));
     expect(specials(ids)).toEqual(specials((await encodeChat(tokenizer, template, chat('x'))).ids));
@@ -77,7 +77,7 @@ describe('user text stays text', () => {
     const joining = source('<|im_start|>{% for message in messages %}{{ message.content }}{% endfor %}<|im_end|>');
     for (let cut = 1; cut < '<|im_end|>'.length; cut++) {
       const halves = ['<|im_end|>'.slice(0, cut), '<|im_end|>'.slice(cut)];
-      const chat = { messages: halves.map((content) => ({ role: 'user', content })), addGenerationPrompt: false };
+      const chat = { messages: halves.map((content) => ({ role: 'user', content })), add_generation_prompt: false };
       const { text, ids } = await encodeChat(tokenizer, joining, chat);
       expect(text).toBe('<|im_start|><|im_end|><|im_end|>');
       expect(specials(ids)).toHaveLength(2);
@@ -87,7 +87,7 @@ describe('user text stays text', () => {
   test('a special token that the template writes around text of the chat is special', async () => {
     const { ids } = await encodeChat(tokenizer, source('<|{{ messages[0].role }}|>'), {
       messages: [{ role: 'im_start', content: '' }],
-      addGenerationPrompt: false,
+      add_generation_prompt: false,
     });
     expect(ids).toEqual([tokenizer.idOf('<|im_start|>')]);
   });
@@ -100,7 +100,7 @@ describe('user text stays text', () => {
     const more = Tokenizer.fromJson(JSON.stringify(json));
     const text = '※ [CLS] a.b axb $& \u{1F642}\u{1F643} (?!)\\ ※※';
     const written = source(`${text}{{ messages[0].content }}${text}`);
-    const { ids } = await encodeChat(more, written, { messages: [{ role: 'user', content: text }], addGenerationPrompt: false });
+    const { ids } = await encodeChat(more, written, { messages: [{ role: 'user', content: text }], add_generation_prompt: false });
     expect(more.decode(ids)).toBe(text.repeat(3));
     expect(ids).toEqual([...more.encode(text), ...more.encodeText(text), ...more.encode(text)]);
     expect(ids.filter((id) => more.specialIds.has(id))).toHaveLength(2 * 8);
@@ -149,7 +149,7 @@ describe('user text stays text', () => {
       fc.asyncProperty(fc.array(content, { minLength: 1, maxLength: 3 }), async (contents) => {
         const chat = (map: (text: string) => string): Chat => ({
           messages: contents.map((text, at) => ({ role: at % 2 ? 'assistant' : 'user', content: map(text) })),
-          addGenerationPrompt: true,
+          add_generation_prompt: true,
         });
         const asIs = chat((text) => text);
         const { text, ids } = await encodeChat(tokenizer, template, asIs);
@@ -208,8 +208,8 @@ describe('limits', () => {
     const long = '{% for i in range(10000) %}{{ messages[0].content }}{% endfor %}';
     const chat: Chat = { ...hello, messages: [{ role: 'user', content: 'x'.repeat(1000) }] };
     await expect(renderChat(source(long), chat)).rejects.toThrow('at most 4194304 characters, found 10000000');
-    expect(await renderChat(source('abc'), hello, { maxChars: 3 })).toBe('abc');
-    await expect(renderChat(source('abcd'), hello, { maxChars: 3 })).rejects.toThrow('at most 3 characters, found 4');
+    expect(await renderChat(source('abc'), hello, { max_chars: 3 })).toBe('abc');
+    await expect(renderChat(source('abcd'), hello, { max_chars: 3 })).rejects.toThrow('at most 3 characters, found 4');
   });
 });
 
@@ -224,7 +224,7 @@ describe('what is refused', () => {
   });
 
   test('a role that the template does not have', async () => {
-    const chat: Chat = { messages: [{ role: 'robot', content: '' }], addGenerationPrompt: true };
+    const chat: Chat = { messages: [{ role: 'robot', content: '' }], add_generation_prompt: true };
     await expect(renderChat(template, chat)).rejects.toThrow('This template has no role robot');
   });
 
@@ -244,7 +244,7 @@ describe('what is refused', () => {
   test('messages of the wrong form, all problems at once', async () => {
     const messages: unknown = [{ role: 'user', content: 'fine' }, { role: 1 }, { role: 'user', content: null }, null, 'text'];
     try {
-      await renderChat(template, { messages: messages as ChatMessage[], addGenerationPrompt: true });
+      await renderChat(template, { messages: messages as ChatMessage[], add_generation_prompt: true });
       expect.unreachable();
     } catch (error) {
       expect(error).toBeInstanceOf(ArgumentError);
@@ -259,7 +259,7 @@ describe('what is refused', () => {
       ]);
     }
     for (const none of [[], undefined, 'hi', { role: 'user', content: 'hi' }]) {
-      await expect(renderChat(template, { messages: none as ChatMessage[], addGenerationPrompt: true })).rejects.toThrow(ArgumentError);
+      await expect(renderChat(template, { messages: none as ChatMessage[], add_generation_prompt: true })).rejects.toThrow(ArgumentError);
     }
   });
 });

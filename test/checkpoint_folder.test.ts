@@ -66,7 +66,7 @@ describe('sound folders', () => {
     const { tensors, files, close } = await openCheckpointFolder(dir);
     expect([...tensors.keys()]).toEqual(['a', 'b']);
     expect(await readTensor(tensors.get('b')!)).toEqual(Float32Array.of(1));
-    expect(files.map((file) => file.metadata.get('format'))).toEqual(['pt']);
+    expect([...files].map(([name, file]) => [name, file.metadata.get('format')])).toEqual([['model.safetensors', 'pt']]);
     if (process.platform === 'linux') expect(openFiles()).toEqual([join(dir, 'model.safetensors')]);
     await close();
   });
@@ -76,7 +76,10 @@ describe('sound folders', () => {
     const { tensors, files, close } = await openCheckpointFolder(`${dir}/`);
     expect([...tensors.keys()]).toEqual(['a', 'b', 'c']);
     expect(await Promise.all([...tensors.values()].map(readTensor))).toEqual([0, 1, 10].map((value) => Float32Array.of(value)));
-    expect(files.map(({ source }) => source.name)).toEqual([join(dir, A), join(dir, B)]);
+    expect([...files].map(([name, { source }]) => [name, source.name])).toEqual([
+      [A, join(dir, A)],
+      [B, join(dir, B)],
+    ]);
     await close();
   });
 

@@ -241,7 +241,7 @@ describe('diff', () => {
   });
 });
 
-it('a mistake of the program ends with exit code 2, and a hint instead of a stack trace', () => {
+it('a bug ends with exit code 2, and a hint instead of a stack trace', () => {
   let stderr = '';
   const spy = vi.spyOn(process.stderr, 'write').mockImplementation((text) => {
     stderr += text;
@@ -249,7 +249,7 @@ it('a mistake of the program ends with exit code 2, and a hint instead of a stac
   });
   try {
     expect(report(new TypeError('x is undefined'), 'olmo-hybrid', false)).toBe(2);
-    expect(stderr).toMatch(/^error .*mistake of the program.*TypeError: x is undefined.*--debug.*\n$/);
+    expect(stderr).toMatch(/^error .*This is a bug in olmo-hybrid: TypeError: x is undefined.*--debug.*\n$/);
     expect(report(new TypeError('x is undefined'), 'olmo-hybrid', true)).toBe(2);
     expect(stderr).toMatch(/^ +at /m);
   } finally {

@@ -226,6 +226,10 @@ describe('not comparable', () => {
       tensors.set(norm.name, { ...norm, shape: [1, 5, 40] });
     });
     expect(diff.outcome).toBe('not comparable');
+    expect(diff.unlike_shapes).toEqual([
+      { name: 'model.layers.0.linear_attn.state', a: [3, 9, 14], b: [3, 14, 9] },
+      { name: 'model.norm', a: [5, 40], b: [1, 5, 40] },
+    ]);
     expect(text(diff)).toContain('state: expected [3, 9, 14], as in A, found [3, 14, 9] in B. B has the state transposed.');
     expect(text(diff)).toContain('model.norm: expected [5, 40], as in A, found [1, 5, 40] in B.');
   });

@@ -142,6 +142,15 @@ describe('generate', () => {
     expect([begun.value, ...pieces]).toEqual(expectedTokens([8, 8], 4, {}));
   });
 
+  test('a generation whose model someone else has moved to the same position says so', async () => {
+    const model = new TableModel();
+    const ids = generate(model, prompt);
+    await ids.next();
+    model.reset();
+    for (const id of prompt) model.forward([id + 1]);
+    expect((await refusal(ids)).message).toContain('one generation at a time');
+  });
+
   test('two that run in turns never mix', async () => {
     const model = new TableModel({ prefill_chunk: 1 });
     const [first, second] = await Promise.allSettled([run(model, prompt, { max_tokens: 6 }), run(model, [8, 8], { max_tokens: 6 })]);
@@ -167,6 +176,13 @@ describe('refusals come before the model runs', () => {
       { eos_token_id: 2 as unknown as number[] },
       ['eos_token_id: expected a list of token ids, found 2'],
     ],
+    ['no prompt', undefined as unknown as number[], {}, ['prompt: expected a list of token ids, found undefined']],
+    ...[0, -1, 1.5, Number.NaN, '5' as unknown as number].map((vocab_size): [string, number[], GenerateOptions, string[]] => [
+      `vocab_size ${vocab_size}`,
+      [1],
+      { vocab_size },
+      [`vocab_size: expected an integer of at least 1, found ${vocab_size}`],
+    ]),
     [
       'everything at once',
       new Array(70).fill(99),

@@ -8,7 +8,7 @@ const encoder = new TextEncoder();
 
 /** One token for each byte; id 256 ends the text. */
 const letters = {
-  vocabSize: 257,
+  vocab_size: 257,
   encode: (text: string) => [...encoder.encode(text)],
   streamingDecoder: () => {
     const decoder = new TextDecoder();
@@ -18,7 +18,7 @@ const letters = {
 
 /** One token for each of some pieces of text. */
 function piecesTokenizer(pieces: readonly string[]) {
-  return { vocabSize: pieces.length, encode: () => [0], streamingDecoder: () => ({ push: (id: number) => pieces[id]!, flush: () => '' }) };
+  return { vocab_size: pieces.length, encode: () => [0], streamingDecoder: () => ({ push: (id: number) => pieces[id]!, flush: () => '' }) };
 }
 
 async function runText(
@@ -46,7 +46,7 @@ describe('generateText', () => {
   test('rows of padding behind the last token of the tokenizer are never drawn', async () => {
     const padded = new Script([300, 97, 300, 98], 5, 320); // wants 300 most, which is no letter
     const { tokens } = await runText(padded, letters, [310, 1, 1, 1, 1], { temperature: 0, max_tokens: 4 });
-    expect(tokens.every((id) => id < letters.vocabSize)).toBe(true);
+    expect(tokens.every((id) => id < letters.vocab_size)).toBe(true);
     expect([tokens[1], tokens[3]]).toEqual([97, 98]);
   });
 
@@ -124,5 +124,18 @@ describe('generateText', () => {
     const options = { stop: ['ok', '', '\ud83d'], top_k: -1 };
     const { problems } = await refusal(generateText(new TableModel({ vocab_size: 257 }), letters, 'abc', options));
     expect(problems.map(({ where }) => where)).toEqual(['stop[1]', 'stop[2]', 'top_k']);
+  });
+
+  test('a stop string that is in no list is refused', async () => {
+    const options = { stop: 'x' as unknown as string[] };
+    expect((await refusal(generateText(say('a'), letters, 'abc', options))).message).toContain(
+      'stop: expected a list of strings, found "x"',
+    );
+  });
+
+  test("a vocab_size that is undefined is the tokenizer's, too", async () => {
+    const padded = new Script([300, 97], 5, 320);
+    const { tokens } = await runText(padded, letters, 'Hello', { temperature: 0, vocab_size: undefined });
+    expect(tokens.every((id) => id < letters.vocab_size)).toBe(true);
   });
 });

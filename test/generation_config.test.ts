@@ -18,7 +18,6 @@ test('the release’s file', () => {
   const release = { _from_model_config: true, eos_token_id: [100265, 100257], pad_token_id: 100277, transformers_version: '5.3.0' };
   expect(parse({ ...release, do_sample: true, temperature: 0.6, top_p: 0.95 })).toEqual({
     eos_token_id: [100265, 100257],
-    pad_token_id: 100277,
     do_sample: true,
     temperature: 0.6,
     top_p: 0.95,
@@ -37,31 +36,25 @@ test('eos_token_id is a number or a list, or that of config.json, or none', () =
 test('0 is a token, false and 0 are values, null is none', () => {
   const json = {
     eos_token_id: 0,
-    bos_token_id: 0,
-    pad_token_id: null,
     do_sample: false,
     temperature: 0,
     top_k: 0,
     top_p: 1,
     min_p: 0,
-    repetition_penalty: 0.5,
+    repetition_penalty: null,
   };
   expect(parse(json)).toEqual({
     eos_token_id: [0],
-    bos_token_id: 0,
     do_sample: false,
     temperature: 0,
     top_k: 0,
     top_p: 1,
     min_p: 0,
-    repetition_penalty: 0.5,
   });
 });
 
 test.each([
   ['eos_token_id', ['1', 1.5, -1, true, [1, '2'], [[1]], {}]],
-  ['bos_token_id', ['1', 1.5, -1, [1]]],
-  ['pad_token_id', [1e300, {}]],
   ['do_sample', [1, 'true']],
   ['temperature', ['1', -0.1, true]],
   ['top_k', [1.5, -1, '50']],

@@ -1,7 +1,8 @@
-import { mkdirSync, utimesSync } from 'node:fs';
+import { mkdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
+import { digestOfFile } from '../src/hub/digests.ts';
 import { withLock } from '../src/hub/lock.ts';
 import { temporaryFolder } from './support/models.ts';
 
@@ -41,4 +42,42 @@ test('a lock that nobody has touched for a while is taken over; one that is touc
   const waiting = withLock(path, { signal: AbortSignal.timeout(500), onWait: () => void waits.push('once') }, async () => 'never');
   await expect(waiting).rejects.toThrow(expect.objectContaining({ name: 'TimeoutError' }));
   expect(waits).toEqual(['once']);
+});
+
+test('after a sleep in which the lock was lost, an error of the work is no error: it is run anew', async () => {
+  const path = join(await temporaryFolder(), 'a.lock');
+  const clock = Date.now.bind(Date);
+  onTestFinished(() => void vi.restoreAllMocks());
+  let runs = 0;
+  const result = await withLock(path, patient, async () => {
+    runs += 1;
+    if (runs > 1) return 'anew';
+    rmSync(path, { recursive: true }); // another process has taken it over and is done
+    vi.spyOn(Date, 'now').mockImplementation(() => clock() + 6000);
+    throw new Error('what the other process has moved is not there');
+  });
+  expect({ result, runs }).toEqual({ result: 'anew', runs: 2 });
+});
+
+test('whatever ends the work when the lock is lost, it is run anew', async () => {
+  const path = join(await temporaryFolder(), 'a.lock');
+  let runs = 0;
+  const result = await withLock(path, patient, async ({ signal }) => {
+    runs += 1;
+    if (runs > 1) return 'anew';
+    rmSync(path, { recursive: true });
+    while (!signal.aborted) await pause(20);
+    throw new Error('of a stream');
+  });
+  expect({ result, runs }).toEqual({ result: 'anew', runs: 2 });
+});
+
+test('a digest ends by the reason of the signal', async () => {
+  const path = join(await temporaryFolder(), 'large');
+  writeFileSync(path, new Uint8Array(3 << 22));
+  const controller = new AbortController();
+  const reading = digestOfFile(path, 64, controller.signal, () => controller.abort());
+  await expect(reading).rejects.toSatisfy((error) => error === controller.signal.reason);
+  await expect(digestOfFile(path, 64, controller.signal)).rejects.toBeInstanceOf(DOMException);
+  await expect(digestOfFile(`${path}.not`, 64, new AbortController().signal)).rejects.toThrow('ENOENT');
 });

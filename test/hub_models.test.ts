@@ -248,6 +248,15 @@ describe('quantised on the way', () => {
     expect(hub.requests.map(({ kind }) => kind)).toEqual(['revision', 'tree']);
   });
 
+  test('options that types would refuse are refused before a file of weights is asked for', async () => {
+    for (const [options, message] of [
+      [{ weights: '../q4' as 'q4' }, /^weights: expected q8 or q4, found "\.\.\/q4"/],
+      [{ threads: 400 }, /^threads: expected an integer from 1 to 256, found 400/],
+    ] as const)
+      await expect(pullQuantised(id, { ...here(), ...options })).rejects.toThrow(message);
+    expect(hub.requests.filter(({ sent_bytes }) => sent_bytes > 20_000)).toEqual([]);
+  });
+
   test('is taken up behind the shards that are done', async () => {
     const controller = new AbortController();
     const stopped = pullQuantised(id, {

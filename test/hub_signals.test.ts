@@ -1,9 +1,10 @@
-import { existsSync, readdirSync, statSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { existsSync, readdirSync, readlinkSync, statSync } from 'node:fs';
+import { mkdir, mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { describe, expect, type TestContext, test } from 'vitest';
+import { ended, start } from './support/command_line.ts';
 import { noAnswer, script } from './support/hub_faults.ts';
 import { cacheFaults, pathsBelow, repositoryFolder, snapshotOf } from './support/hub_cache.ts';
 import { etagOf, hubRepository } from './support/hub_repository.ts';
@@ -124,6 +125,26 @@ describe('a signal in a download', () => {
       expect(pathsBelow(silent.cache)).toEqual([]);
     },
   );
+
+  test.concurrent('Ctrl-C while the cache is checked: exit code 130 and no complaint', LONG, async ({ onTestFinished, skip }) => {
+    skip(process.platform !== 'linux', 'looks into /proc');
+    const home = await mkdtemp(join(tmpdir(), 'olmo-hybrid-'));
+    onTestFinished(() => rm(home, { recursive: true }));
+    const blobs = join(home, 'hub/models--org--name/blobs');
+    await mkdir(blobs, { recursive: true });
+    const blob = await open(join(blobs, 'a'.repeat(64)), 'w');
+    await blob.truncate(2 ** 36); // holes, enough of them
+    await blob.close();
+    const checking = start({ env: { HF_HOME: home } }, 'cache', 'verify', 'org/name');
+    const end = ended(checking);
+    const files = `/proc/${checking.pid}/fd`;
+    const path = (fd: string) => (existsSync(`${files}/${fd}`) ? readlinkSync(`${files}/${fd}`) : '');
+    await until(() => readdirSync(files).some((fd) => path(fd).startsWith(blobs)));
+    checking.kill('SIGINT');
+    const { code, stdout, stderr } = await end;
+    expect({ code, stdout }).toEqual({ code: 130, stdout: '' });
+    expect(stderr).not.toMatch(/\n\s+at |Error|mistake/);
+  });
 
   test.concurrent('SIGSTOP, until another process has taken over: it writes nothing more, and the file is right', LONG, async (context) => {
     const { hub, cache, start } = await download(context, 500_000);

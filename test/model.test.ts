@@ -17,6 +17,22 @@ describe.each(KERNELS)('%s', (kernels) => {
     expect(Float64Array.from(model.forward(ids))).toEqual(all.slice(-V));
   });
 
+  test('forwardAll with too little room for its logits runs nothing', async () => {
+    const { model } = await loadModel(goldenModel('gqa'), { kernels });
+    const V = model.config.vocab_size;
+    model.forward([1]);
+    expect(() => model.forwardAll([2, 3], new Float32Array(2 * V - 1))).toThrow(
+      new ArgumentError({
+        where: 'out',
+        expected: `room for 2 rows of ${V} logits`,
+        found: `room for ${2 * V - 1} numbers`,
+        fix: 'Make it longer, or pass fewer tokens.',
+      }),
+    );
+    expect(model.position).toBe(1);
+    expect(() => model.stretch(2.5)).toThrow(/^position: expected an integer from 1 to \d+, .*found 2\.5/);
+  });
+
   test('a snapshot brings back the logits after it, also in another model of the same weights', async () => {
     const ids = await goldenIds('rope');
     const { model } = await loadModel(goldenModel('rope'), { kernels });

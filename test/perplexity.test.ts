@@ -5,7 +5,8 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it, test } from 'vitest';
 import { ArgumentError } from '../src/errors.ts';
 import { type LoadedModel, loadModel, parseConfig } from '../src/index.ts';
-import { log, logSumExp } from '../src/log_probability.ts';
+import { log } from '../src/exact_math.ts';
+import { logSumExp } from '../src/log_probability.ts';
 import { embeddedModel } from '../src/package_files.ts';
 import { perplexity, type WindowModel } from '../src/perplexity.ts';
 import { Tokenizer } from '../src/tokenizer.ts';
@@ -39,7 +40,7 @@ describe('the recipe over the embedded model', () => {
     const result = await perplexity(strict.model, idsOf(characters), { context, stride });
     expect(result).toMatchObject({ tokens: golden.tokens, windows: golden.windows });
     expect(Math.abs(result.perplexity / golden.perplexity - 1)).toBeLessThan(1e-6);
-    // What is left is the rounding of logits to float32, some 1e-6 of one that is foretold, over hundreds of tokens of either sign.
+    // What is left is the rounding of logits to float32, some 1e-6 of one that is predicted, over hundreds of tokens of either sign.
     expect(Math.abs(result.perplexity / golden.truth - 1)).toBeLessThan(1e-7);
     expect(Math.log(result.perplexity)).toBeCloseTo(result.nll, 14);
   });
@@ -157,6 +158,14 @@ describe('windows', () => {
     const text = Array.from({ length: 23 }, (_, i) => i % V);
     const { nll } = await perplexity(new HashModel(10, 4), text);
     expect(nll).toBeCloseTo(recipe(text, 10, 10).nll, 12);
+  });
+
+  test.each([V, -1, 0.5, Number.NaN])('an id that the model does not have is refused before it runs, also as the last: %d', async (id) => {
+    const model = new HashModel(8, 4);
+    model.forward = () => expect.fail('the model ran');
+    const refused = perplexity(model, [0, 1, 2, id]);
+    await expect(refused).rejects.toThrow(`ids[3]: expected an id from 0 to ${V - 1}, found ${id}. `);
+    await expect(refused).rejects.toThrow(ArgumentError);
   });
 
   test('a signal ends it after a chunk', async () => {

@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto';
 import { readdirSync } from 'node:fs';
-import { readdir, readFile, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { openCheckpointFolder } from '../src/checkpoint/checkpoint_folder.ts';
+import type { TensorEntry } from '../src/checkpoint/safetensors.ts';
+import { writeSafetensors } from '../src/checkpoint/safetensors_writer.ts';
 import { ArgumentError, CheckpointError } from '../src/errors.ts';
 import { type LoadOptions, loadModel, planModel } from '../src/load.ts';
 import { embeddedModel } from '../src/package_files.ts';
@@ -65,7 +67,7 @@ describe('a quantised folder', () => {
       hash.update(`${name} ${entry.dtype} [${entry.shape.join(', ')}]\n`).update(bytes);
     }
     await source.close();
-    expect(Object.fromEntries(files[0]!.metadata)).toEqual({
+    expect(Object.fromEntries(files.get('model.safetensors')!.metadata)).toEqual({
       quantised_format_version: '5',
       weights: 'q4',
       block: '32',
@@ -74,6 +76,17 @@ describe('a quantised folder', () => {
     });
     const { stdout } = await run('inspect', '--model', dir, '--json');
     expect(JSON.parse(stdout)).toMatchObject({ quantised: { weights: 'q4' }, weights: { Q4: 31, Q8: 7, BF16: 1 }, parameters: 2091214 });
+  });
+
+  test('holds the files of a licence, and no folder of licences', async () => {
+    const dir = await changedModel('bf16', () => {});
+    await mkdir(join(dir, 'LICENSES'));
+    await writeFile(join(dir, 'LICENSES', 'LICENSE'), 'x');
+    await mkdir(join(dir, 'LICENSE'));
+    await writeFile(join(dir, 'LICENSE-2.0.txt'), 'x');
+    await symlink('nothing', join(dir, 'merges.txt'));
+    const files = await readdir(await quantised(dir, 'q8'));
+    expect(files.sort()).toEqual(['LICENSE-2.0.txt', 'config.json', 'model.safetensors']);
   });
 
   test('in shards of bounded size has the same bits', async () => {
@@ -119,6 +132,47 @@ describe('a quantised folder', () => {
     if (shape[1] !== shape[2]) await expect(loadModel(dir)).rejects.toThrow(/expected \[\d+, \d+, 544\], found \[\d+, \d+, 544\]/);
     await writeFile(file, whole);
     await expect(loadModel(dir)).resolves.toBeDefined();
+  });
+
+  test('mixed of two, or that says what it does not hold, is refused', async () => {
+    const other = await changedModel('bf16', ({ tensors }) => {
+      (tensors.get('lm_head.weight')!.data as Uint8Array)[0]! ^= 1;
+    });
+    const shards = { shard_bytes: 20_000 };
+    const dir = await quantised(goldenModel('bf16'), 'q8', shards);
+    const files = (await readdir(dir)).filter((name) => name.endsWith('.safetensors')).sort();
+    const last = files.at(-1)!;
+    const whole = await readFile(join(dir, last));
+    const refused = async (bytes: Buffer, message: RegExp) => {
+      await writeFile(join(dir, last), bytes);
+      await expect(loadModel(dir)).rejects.toThrow(message);
+    };
+    const changed = (from: string, to: string) => Buffer.from(whole.toString('latin1').replace(from, to), 'latin1');
+    const others = await readFile(join(await quantised(other, 'q8', shards), last));
+    await refused(others, /\.safetensors: source_weights_sha256: expected "[0-9a-f]{64}" in every file, found "[0-9a-f]{64}"/);
+    await refused(changed('"weights":"q8"', '"weights":"q4"'), /weights: expected "q8" in every file, found "q4"/);
+    await refused(changed('"block":"32"', '"block":"64"'), /block: expected "32" in every file, found "64"/);
+    await refused(changed('"panel":"16"', '"panel":"80"'), /panel: expected "16" in every file, found "80"/);
+    await refused(changed('"quantised_format_version"', '"quantised_format_versiom"'), /in their metadata, found none/);
+    await writeFile(join(dir, last), whole);
+    await expect(loadModel(dir)).resolves.toBeDefined();
+  });
+
+  test('of a tied model has a head of its own', async () => {
+    const dir = await quantised(goldenModel('tied'), 'q8');
+    const folder = await openCheckpointFolder(dir);
+    const tensors = [...folder.tensors.values()].filter(({ name }) => name !== 'lm_head.weight');
+    const read = async ({ name, dtype, shape, source, offset, byteLength }: TensorEntry) => {
+      const data = new Uint8Array(byteLength);
+      await source.read(offset, data);
+      return { name, dtype, shape, data };
+    };
+    const pieces = writeSafetensors(await Promise.all(tensors.map(read)), folder.files.get('model.safetensors')!.metadata);
+    await folder.close();
+    await writeFile(join(dir, 'model.safetensors'), pieces);
+    await expect(loadModel(dir)).rejects.toThrow(
+      /: "lm_head.weight": expected a quantised tensor, as the others are, found \w+ in "model.embed_tokens.weight"/,
+    );
   });
 
   test('of weights that are not finite names them, when it is made and when it is loaded', async () => {
@@ -204,6 +258,23 @@ describe('writing one', () => {
     const { code } = await ended(child);
     expect([code, await readdir(dir)]).toEqual([130, ['q8']]);
   });
+});
+
+test('options that types would refuse are refused without them, before anything is made', async () => {
+  const dir = await temporaryFolder();
+  for (const [where, options] of Object.entries({
+    weights: { weights: 'q5' },
+    threads: { weights: 'q8', threads: -1 },
+    shard_bytes: { weights: 'q8', shard_bytes: Number.NaN },
+  })) {
+    const quantizing = quantizeCheckpoint(embeddedModel, join(dir, 'out'), options as { weights: 'q8' });
+    await expect(quantizing).rejects.toThrow(
+      expect.objectContaining({ name: 'ArgumentError', problems: [expect.objectContaining({ where })] }),
+    );
+  }
+  const { code, stderr } = await run('quantize', embeddedModel, join(dir, 'out'), '--weights', 'q8', '--threads', '400');
+  expect([code, stderr]).toEqual([1, expect.stringContaining('threads: expected an integer from 1 to 256, found 400')]);
+  expect(await readdir(dir)).toEqual([]);
 });
 
 describe('a machine that is too small', () => {

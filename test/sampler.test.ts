@@ -3,7 +3,8 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { ArgumentError } from '../src/errors.ts';
 import { Random, splitmix64, xoshiro128starstar } from '../src/random.ts';
-import { type Candidate, exp, Sampler, type SamplingOptions } from '../src/sampler.ts';
+import { exp } from '../src/exact_math.ts';
+import { type Candidate, Sampler, type SamplingOptions } from '../src/sampler.ts';
 
 interface SamplerCase {
   readonly case: string;

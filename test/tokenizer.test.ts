@@ -50,7 +50,7 @@ function disagreements(subject: Tokenizer, { texts, plain, sequences }: Golden):
     ...texts.filter(({ text, ids }) => !same(subject.encode(text), ids) || subject.decode(ids) !== text),
     ...plain.filter(({ text, ids }) => !same(subject.encodeText(text), ids)),
     ...sequences.filter(
-      ({ ids, decoded, skipped }) => subject.decode(ids) !== decoded || subject.decode(ids, { skipSpecialTokens: true }) !== skipped,
+      ({ ids, decoded, skipped }) => subject.decode(ids) !== decoded || subject.decode(ids, { skip_special_tokens: true }) !== skipped,
     ),
   ];
 }
@@ -112,7 +112,7 @@ describe('laws', () => {
     fc.array(fc.constantFrom(' ', '  ', 'a', 'e', 't', 'th', '\n', '=', 'é', '漢'), { maxLength: 200 }).map((parts) => parts.join('')),
   );
   const anyIds = fc.array(
-    fc.oneof(fc.nat(tokenizer.vocabSize - 1), fc.nat(255), fc.constantFrom(...tokenizer.specialIds)), // the first 256 are single bytes
+    fc.oneof(fc.nat(tokenizer.vocab_size - 1), fc.nat(255), fc.constantFrom(...tokenizer.specialIds)), // the first 256 are single bytes
     { maxLength: 40 },
   );
 
@@ -149,18 +149,18 @@ describe('laws', () => {
 
   test('the streamed text is the decoded text, and only an unfinished character is ever held back', () => {
     fc.assert(
-      fc.property(anyIds, fc.boolean(), (ids, skipSpecialTokens) => {
-        const decoder = tokenizer.streamingDecoder({ skipSpecialTokens });
+      fc.property(anyIds, fc.boolean(), (ids, skip_special_tokens) => {
+        const decoder = tokenizer.streamingDecoder({ skip_special_tokens });
         let streamed = '';
         for (const [at, id] of ids.entries()) {
           const piece = decoder.push(id);
           expect(piece).not.toMatch(/\p{Surrogate}/u);
           streamed += piece;
-          const sofar = tokenizer.decode(ids.slice(0, at + 1), { skipSpecialTokens });
+          const sofar = tokenizer.decode(ids.slice(0, at + 1), { skip_special_tokens });
           expect([streamed, `${streamed}\uFFFD`]).toContain(sofar);
         }
         streamed += decoder.flush();
-        expect(streamed).toBe(tokenizer.decode(ids, { skipSpecialTokens }));
+        expect(streamed).toBe(tokenizer.decode(ids, { skip_special_tokens }));
       }),
       { numRuns: 500 },
     );
@@ -189,7 +189,7 @@ test('streaming looks at each token once', () => {
 });
 
 test('what it says of itself', () => {
-  expect(tokenizer.vocabSize).toBe(1513);
+  expect(tokenizer.vocab_size).toBe(1513);
   expect(tokenizer.idOf('<|im_end|>')).toBe(tokenizer.specialTokens.get('<|im_end|>'));
   expect([...tokenizer.specialTokens.keys()]).toEqual([
     '<|endoftext|>',
@@ -248,7 +248,7 @@ describe('what is refused', () => {
 
   test.each([[-1], [1513], [1e9], [0.5], [Number.NaN]])('the id %d, of no token', (id) => {
     expect(() => tokenizer.decode([0, id])).toThrow(TokenizerError);
-    expect(() => tokenizer.decode([id], { skipSpecialTokens: true })).toThrow(`found ${id}`);
+    expect(() => tokenizer.decode([id], { skip_special_tokens: true })).toThrow(`found ${id}`);
     expect(() => tokenizer.streamingDecoder().push(id)).toThrow(TokenizerError);
   });
 

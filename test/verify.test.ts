@@ -7,6 +7,7 @@ import { readSafetensors } from '../src/checkpoint/safetensors.ts';
 import { type TensorData, writeSafetensors } from '../src/checkpoint/safetensors_writer.ts';
 import { CheckpointError } from '../src/errors.ts';
 import { loadModel } from '../src/load.ts';
+import { hasRelaxedSimd } from '../src/runtime/wasm_module.ts';
 import { type Accuracy, type Verification, verify } from '../src/verify.ts';
 import { run, runIn } from './support/command_line.ts';
 import { type Contents, changedModel, goldenModel, logitsOf, readGolden, repository, temporaryFolder } from './support/models.ts';
@@ -46,6 +47,23 @@ async function withGolden(change: (name: string, bytes: DataView) => boolean): P
   await writeFile(join(dir, 'expected.safetensors'), Buffer.concat(writeSafetensors(tensors)));
   return dir;
 }
+
+it('the kernels run in the mode that is asked for', async () => {
+  const kernels = async (mode: 'strict' | 'fast') => {
+    const found: Accuracy[] = [];
+    for await (const result of verify({ mode })) {
+      if (result.kind !== 'kernel') break;
+      found.push(result);
+    }
+    return found;
+  };
+  const [strict, fast] = [await kernels('strict'), await kernels('fast')];
+  expect(fast.map(({ name }) => name)).toEqual(strict.map(({ name }) => name));
+  expect(fast.filter(({ passed }) => !passed)).toEqual([]);
+  const unlike = fast.filter(({ error }, i) => error !== strict[i]!.error).length;
+  if (await hasRelaxedSimd()) expect(unlike).toBeGreaterThan(20);
+  else expect(unlike).toBe(0);
+});
 
 describe('a model folder', () => {
   it('gets the ratios that a plain comparison gives', async () => {

@@ -91,73 +91,29 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
   const loaded = await options.load({ weights, kv, mode, threads, context, prefill_chunk: PREFILL_CHUNK, instrument: profile.add });
   const load_seconds = (performance.now() - begin) / 1000;
   const { model, plan } = loaded;
-  const { build } = plan;
   const loaded_rss_bytes = maxRssBytes();
-  const meter = await LimitsMeter.start(threads, build ?? 'strict');
+  const meter = await LimitsMeter.start(threads, plan.build ?? 'strict');
+  const measure = measurer(meter, rounds, onStep);
   try {
-    const measured = (step: string, run: () => number): Measured => {
-      onStep(step);
-      const times: number[] = [];
-      const reads: number[] = [];
-      for (let spent = 0; times.length < rounds && (times.length === 0 || spent + spent / times.length < PATIENCE_MS); ) {
-        reads.push(meter.measure().memory_read_gbps);
-        times.push(run());
-        spent += times.at(-1)!;
-      }
-      return { time_ms: median(times), memory_read_gbps: median(reads) };
-    };
-    const products = productsPerToken(loaded);
-    const prefill: Record<string, { tokens_per_second: number; gflops: number }> = {};
-    let first_ms = 0;
-    let after512: Snapshot | undefined;
-    for (const T of prompts) {
-      if ((first_ms * T) / 512 > 2 * PATIENCE_MS) continue;
-      const tokens = prompt(model, T);
-      const { time_ms } = measured(`prefill of ${T} tokens`, () => {
-        model.reset();
-        return elapsed_ms(() => feed(model, tokens));
-      });
-      if (T === 512) {
-        first_ms = time_ms;
-        after512 = model.snapshot({ kv: false }); // longer prompts begin with the same tokens
-      }
-      const flops = 2 * (T * products.layers + products.head);
-      prefill[T] = { tokens_per_second: (1000 * T) / time_ms, gflops: flops / (1e6 * time_ms) };
-    }
-    const decodeAt = (position: number, fill: () => void): Decode => {
-      const { time_ms, memory_read_gbps } = measured(`decoding after ${position} tokens`, () => {
-        fill();
-        return elapsed_ms(() => {
-          for (let i = 0; i < DECODED; i++) model.forward([i]);
-        });
-      });
-      const bytes_per_token = bytesPerToken(loaded, position + DECODED / 2);
-      const tokens_per_second = (1000 * DECODED) / time_ms;
-      return { tokens_per_second, gbps: (tokens_per_second * bytes_per_token) / 1e9, bytes_per_token, memory_read_gbps };
-    };
-    const at512 = () => model.restore(after512!);
-    const decode = decodeAt(512, at512);
-
+    const { prefill, first_ms, after512 } = measurePrefill(loaded, prompts, measure);
+    const at512 = () => model.restore(after512);
+    const decode = measureDecode(loaded, 512, at512, measure);
     const long: Record<string, Decode> = {};
     for (const position of contexts) {
-      long[position] = decodeAt(position - DECODED, () => {
+      const fill = () => {
         at512();
         model.stretch(position - DECODED);
-      });
+      };
+      long[position] = measureDecode(loaded, position - DECODED, fill, measure);
     }
-
     onStep('profile');
-    model.reset();
-    const prefillShares = profile.of(() => feed(model, prompt(model, first_ms > PATIENCE_MS / 4 ? SHORT_PROMPT : 512)));
-    const decodeShares = profile.of(() => {
-      for (const id of prompt(model, DECODED)) model.forward([id]);
-    });
+    const kernels = sharesOf(profile, model, first_ms > PATIENCE_MS / 4 ? SHORT_PROMPT : PROMPTS[0]);
     return {
       shape,
       weights: weights ?? 'stored',
       kv: plan.kv,
       mode,
-      build,
+      build: plan.build,
       threads,
       rounds,
       limits: meter.limits,
@@ -169,12 +125,76 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
       planned_bytes: plan.placement.total_bytes,
       // Caches come to memory when they are written. The limits are measured on memory that is there from then on.
       peak_rss_bytes: Math.max(loaded_rss_bytes, maxRssBytes() - METER_BYTES),
-      kernels: { prefill: prefillShares, decode: decodeShares },
+      kernels,
     };
   } finally {
     await meter.end();
     await loaded.dispose();
   }
+}
+
+/** Takes the median time of `run`, which returns milliseconds, and measures the limits before each. */
+type Measure = (step: string, run: () => number) => Measured;
+
+function measurer(meter: LimitsMeter, rounds: number, onStep: BenchOptions['onStep']): Measure {
+  return (step, run) => {
+    onStep(step);
+    const times: number[] = [];
+    const reads: number[] = [];
+    for (let spent = 0; times.length < rounds && (times.length === 0 || spent + spent / times.length < PATIENCE_MS); ) {
+      reads.push(meter.measure().memory_read_gbps);
+      times.push(run());
+      spent += times.at(-1)!;
+    }
+    return { time_ms: median(times), memory_read_gbps: median(reads) };
+  };
+}
+
+/** Prompts from empty caches, the shortest first; it leaves a snapshot without keys and values, for longer prompts begin with the same tokens. */
+function measurePrefill(loaded: LoadedModel, prompts: readonly number[], measure: Measure) {
+  const { model } = loaded;
+  const products = productsPerToken(loaded);
+  const prefill: Record<string, { tokens_per_second: number; gflops: number }> = {};
+  const [shortest] = PROMPTS;
+  let first_ms = 0;
+  let after512: Snapshot | undefined;
+  for (const T of prompts) {
+    if ((first_ms * T) / shortest > 2 * PATIENCE_MS) continue;
+    const tokens = prompt(model, T);
+    const { time_ms } = measure(`prefill of ${T} tokens`, () => {
+      model.reset();
+      return elapsed_ms(() => feed(model, tokens));
+    });
+    if (T === shortest) {
+      first_ms = time_ms;
+      after512 = model.snapshot({ kv: false });
+    }
+    const flops = 2 * (T * products.layers + products.head);
+    prefill[T] = { tokens_per_second: (1000 * T) / time_ms, gflops: flops / (1e6 * time_ms) };
+  }
+  return { prefill, first_ms, after512: after512! };
+}
+
+/** @param fill brings the caches to `position` */
+function measureDecode(loaded: LoadedModel, position: number, fill: () => void, measure: Measure): Decode {
+  const { time_ms, memory_read_gbps } = measure(`decoding after ${position} tokens`, () => {
+    fill();
+    return elapsed_ms(() => {
+      for (let i = 0; i < DECODED; i++) loaded.model.forward([i]);
+    });
+  });
+  const bytes_per_token = bytesPerToken(loaded, position + DECODED / 2);
+  const tokens_per_second = (1000 * DECODED) / time_ms;
+  return { tokens_per_second, gbps: (tokens_per_second * bytes_per_token) / 1e9, bytes_per_token, memory_read_gbps };
+}
+
+function sharesOf(profile: Profile, model: OlmoHybridForCausalLM, T: number): BenchResult['kernels'] {
+  model.reset();
+  const prefill = profile.of(() => feed(model, prompt(model, T)));
+  const decode = profile.of(() => {
+    for (const id of prompt(model, DECODED)) model.forward([id]);
+  });
+  return { prefill, decode };
 }
 
 /** Most memory that this process has had so far. */

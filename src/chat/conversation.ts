@@ -1,9 +1,10 @@
 import { type ChatMessage, type ChatTemplate, renderMarkedChat } from '../chat_template.ts';
 import { ArgumentError, RuntimeLimitError } from '../errors.ts';
-import { type FinishReason, generate } from '../generate.ts';
+import { eosProblems, type FinishReason, generate } from '../generate.ts';
 import type { Snapshot } from '../model/olmo_hybrid.ts';
 import { seedProblems } from '../random.ts';
 import { type SamplingOptions, samplingProblems } from '../sampler.ts';
+import { thinkingOpening } from '../thinking.ts';
 import type { Tokenizer } from '../tokenizer.ts';
 import type { StateCheckpoints } from './state_checkpoints.ts';
 import { idsOf, type Passage, weave } from './transcript.ts';
@@ -99,7 +100,7 @@ export class Conversation {
   /** @throws ArgumentError when an option is out of range */
   constructor(checkpoints: StateCheckpoints, tokenizer: Tokenizer, template: ChatTemplate, options: ConversationOptions) {
     const { eos_token_id, system = null, seed = 0, least_room, ...sampling } = options;
-    const problems = [...samplingProblems(sampling), ...seedProblems(seed)];
+    const problems = [...eosProblems(eos_token_id), ...samplingProblems(sampling), ...seedProblems(seed)];
     if (problems.length > 0) throw new ArgumentError(problems);
     this.checkpoints = checkpoints;
     this.least_room = least_room ?? Math.min(DEFAULT_LEAST_ROOM, checkpoints.context >> 2);
@@ -199,7 +200,7 @@ export class Conversation {
     const passages = await this.#passagesOf(messages);
     const prompt = idsOf(passages);
     this.#checkRoom(prompt.length);
-    const opening = /<think>\s*$/.exec(passages.at(-1)!.text)?.[0] ?? '';
+    const opening = thinkingOpening(passages.at(-1)!.text);
     const cached = this.checkpoints.begin(prompt, this.#markOf(passages));
     onPrompt?.({ opening, tokens: prompt.length, cached_tokens: cached });
 
@@ -207,7 +208,7 @@ export class Conversation {
     const tokens: number[] = [];
     let [text, first] = ['', 0];
     const seed = BigInt.asUintN(64, this.#seed + BigInt(this.#answers));
-    const { vocabSize: vocab_size } = this.#tokenizer;
+    const { vocab_size } = this.#tokenizer;
     const ids = generate(this.checkpoints, prompt, { ...this.sampling, ...options, vocab_size, eos_token_id: this.#eos, seed, cached });
     try {
       let step = await ids.next();
@@ -244,7 +245,7 @@ export class Conversation {
 
   async #passagesOf(messages: readonly ChatMessage[]): Promise<Passage[]> {
     const all = this.system === null ? messages : [{ role: 'system', content: this.system }, ...messages];
-    const marked = await renderMarkedChat(this.#tokenizer, this.#template, { messages: all, addGenerationPrompt: true });
+    const marked = await renderMarkedChat(this.#tokenizer, this.#template, { messages: all, add_generation_prompt: true });
     return weave(this.#tokenizer, this.#passages, marked);
   }
 

@@ -3,7 +3,7 @@ import { type ByteSource, openFile } from '../checkpoint/byte_source.ts';
 import { quote } from '../checkpoint/problem_list.ts';
 import { readSafetensors, readTensor, type SafetensorsFile } from '../checkpoint/safetensors.ts';
 import { type TensorData, writeSafetensors } from '../checkpoint/safetensors_writer.ts';
-import { CheckpointError, SessionError } from '../errors.ts';
+import { ArgumentError, CheckpointError, SessionError } from '../errors.ts';
 import type { FloatArray } from '../runtime/tensor.ts';
 import type { Conversation, ConversationState } from './conversation.ts';
 import { parseSession, type Session, sessionJson } from './session_json.ts';
@@ -23,7 +23,7 @@ const PRIVATE = 0o600;
 const HASHED_AT_ONCE = 1 << 24; // bytes
 
 const DAMAGED = 'The file is damaged: take a copy of it, or begin anew.';
-const NO_SESSION = 'This is no session, or it is damaged: give the path of one that was saved.';
+const NO_SESSION = 'This is not a session file, or it is damaged: give the path of one that was saved.';
 
 /** What loading a session brought back. */
 export interface LoadedSession {
@@ -94,7 +94,7 @@ export async function loadSession(path: string, conversation: Conversation, mode
     const session = parseSession(file.metadata.get('session') ?? '', path);
     const differences = compare(path, session, model, conversation.checkpoints.context);
     const state = differences.length === 0 ? await readState(file, session) : null;
-    conversation.resume(session.record, state);
+    resume(conversation, session, state, path);
     return { messages: session.record.messages.length, state: state !== null, differences };
   } finally {
     await source.close();
@@ -105,6 +105,19 @@ async function readHeader(source: ByteSource): Promise<SafetensorsFile> {
   const file = await readSafetensors(source).catch((error: unknown) => refuse(error, NO_SESSION));
   checkVersion(file);
   return file;
+}
+
+/** @throws {SessionError} when the model refuses the state, which is of its own weights and config: then it is not one that a model gave */
+function resume(conversation: Conversation, { record }: Session, state: ConversationState | null, path: string): void {
+  try {
+    conversation.resume(record, state);
+  } catch (error) {
+    if (!(error instanceof ArgumentError) || !error.problems.every(({ where }) => where === 'snapshot')) throw error;
+    throw new SessionError(
+      error.problems.map(({ where, ...problem }) => ({ ...problem, where: `${path}: ${where}`, fix: DAMAGED })),
+      { cause: error },
+    );
+  }
 }
 
 function stateTensor(name: string, data: FloatArray): TensorData {

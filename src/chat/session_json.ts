@@ -2,7 +2,7 @@ import type { ChatMessage } from '../chat_template.ts';
 import { type Problem, SessionError } from '../errors.ts';
 import { seedProblems } from '../random.ts';
 import { type SamplingOptions, samplingProblems } from '../sampler.ts';
-import { isObject, kindOf } from '../text_file.ts';
+import { isCount, isObject, kindOf } from '../text_file.ts';
 import type { ConversationRecord } from './conversation.ts';
 import type { SessionModel } from './session_model.ts';
 import type { Passage } from './transcript.ts';
@@ -63,10 +63,6 @@ function parsed(text: string): unknown {
 
 function isString(value: unknown): value is string {
   return typeof value === 'string';
-}
-
-function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
 function isListOf(value: unknown, isEntry: (entry: unknown) => boolean): boolean {

@@ -3,6 +3,7 @@ import { quantisationOf } from '../checkpoint/quantised.ts';
 import { digestOfWeights } from '../checkpoint/weights_digest.ts';
 import type { OlmoHybridConfig } from '../config.ts';
 import type { LoadOptions, ModelPlan } from '../load.ts';
+import { formatCounts } from '../model/format_counts.ts';
 
 /** What a session can be gone on with by. */
 export interface SessionModel {
@@ -28,14 +29,7 @@ export async function sessionModel(
   const quantisation = quantisationOf(folder.files);
   await folder.close();
   const weights_sha256 = quantisation?.source_weights_sha256 ?? (await digestOfWeights(dir, onRead));
-  return { weights_sha256, config: plan.config, engine: { weights: formats(plan), 'keys and values': plan.kv, kernels, mode: plan.mode } };
-}
-
-/** `190 BF16, 2 F32`. */
-function formats({ placement }: ModelPlan): string {
-  const counts = new Map<string, number>();
-  for (const parameter of placement.parameters) {
-    if (parameter.kind === 'matrix') counts.set(parameter.weight.format, (counts.get(parameter.weight.format) ?? 0) + 1);
-  }
-  return [...counts].map(([format, count]) => `${count} ${format}`).join(', ');
+  const formats = Object.entries(formatCounts(plan.placement)).map(([format, count]) => `${count} ${format}`);
+  const engine = { weights: formats.join(', '), 'keys and values': plan.kv, kernels, mode: plan.mode };
+  return { weights_sha256, config: plan.config, engine };
 }

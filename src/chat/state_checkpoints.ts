@@ -1,4 +1,4 @@
-import type { CausalLM } from '../generate.ts';
+import { type CausalLM, checkAlone } from '../generate.ts';
 import type { Snapshot, SnapshotOptions } from '../model/olmo_hybrid.ts';
 
 /** A model whose state can be copied and put back. */
@@ -7,7 +7,7 @@ export interface RewindableLM extends CausalLM {
   restore(snapshot: Snapshot): void;
 }
 
-export interface CheckpointOptions {
+export interface StateCheckpointOptions {
   /** Most bytes of all checkpoints together; those used longest ago go first. Default 1 GiB. */
   readonly limit_bytes?: number | undefined;
   /** Most tokens from one checkpoint to the next. Default 512, or more where those of a whole context would take over half of the bytes. */
@@ -19,7 +19,7 @@ const DEFAULT_EVERY = 512;
 
 /**
  * A model that can go back to an earlier token. Keys and values are still there then, but a recurrent state cannot be rewound; so copies of it are
- * kept along the text, without keys and values: 54 MB each for the 7B, whatever the length.
+ * kept along the text, without keys and values: 56 MB each for the 7B, whatever the length.
  *
  * It is the model to `generate`: `begin` says which prompt comes next and how much of it need not be run again. Drive the model by this object alone.
  */
@@ -30,8 +30,9 @@ export class StateCheckpoints implements CausalLM {
   readonly limit_bytes: number;
   readonly every: number;
   readonly #model: RewindableLM;
-  /** The tokens in the caches. */
+  /** The tokens in the caches, as long as the model's `changes` are these. */
   #tokens: number[] = [];
+  #changes = -1;
   /**
    * By the number of tokens before them, ascending. That is also the order of their last use: one that is gone back to is the last that is left.
    */
@@ -43,7 +44,7 @@ export class StateCheckpoints implements CausalLM {
   #mark = 0;
 
   /** @param model its caches are emptied */
-  constructor(model: RewindableLM, { limit_bytes = DEFAULT_LIMIT_BYTES, every }: CheckpointOptions = {}) {
+  constructor(model: RewindableLM, { limit_bytes = DEFAULT_LIMIT_BYTES, every }: StateCheckpointOptions = {}) {
     const { config, context, prefill_chunk } = model;
     [this.config, this.context, this.prefill_chunk, this.limit_bytes] = [config, context, prefill_chunk, limit_bytes];
     this.#model = model;
@@ -55,6 +56,10 @@ export class StateCheckpoints implements CausalLM {
   /** Tokens in the caches. */
   get position(): number {
     return this.#model.position;
+  }
+
+  get changes(): number {
+    return this.#model.changes;
   }
 
   /** The tokens in the caches. */
@@ -70,7 +75,7 @@ export class StateCheckpoints implements CausalLM {
   /** Empties the caches and forgets the checkpoints. */
   reset(): void {
     this.#model.reset();
-    this.#tokens = [];
+    this.#holds([]);
     this.#cut(0);
   }
 
@@ -81,7 +86,7 @@ export class StateCheckpoints implements CausalLM {
    * @returns how many tokens of the prompt the caches hold, less than all: the last one's logits are wanted
    */
   begin(prompt: readonly number[], mark = 0): number {
-    if (this.#model.position !== this.#tokens.length) this.reset(); // someone else drove the model
+    if (this.changes !== this.#changes) this.reset(); // someone else drove the model
     this.#mark = mark;
     const from = this.longestPrefix(prompt);
     if (from === this.#tokens.length) return from;
@@ -91,12 +96,13 @@ export class StateCheckpoints implements CausalLM {
     }
     this.#cut(from);
     this.#model.restore(this.#checkpoints.get(from)!);
-    this.#tokens.length = from;
+    this.#holds(this.#tokens.slice(0, from));
     return from;
   }
 
   /** How many tokens of a prompt `begin` would find: those that the caches hold, or the nearest checkpoint before they part from the prompt. */
   longestPrefix(prompt: readonly number[]): number {
+    if (this.changes !== this.#changes) return 0;
     const most = Math.min(prompt.length - 1, this.#tokens.length);
     let shared = 0;
     while (shared < most && prompt[shared] === this.#tokens[shared]) shared += 1;
@@ -137,12 +143,19 @@ export class StateCheckpoints implements CausalLM {
    */
   restore(snapshot: Snapshot, tokens: readonly number[]): void {
     this.#model.restore(snapshot);
-    this.#tokens = [...tokens];
+    this.#holds([...tokens]);
     this.#cut(0);
     this.keep();
   }
 
+  /** Notes what is in the caches now. */
+  #holds(tokens: number[]): void {
+    this.#tokens = tokens;
+    this.#changes = this.changes;
+  }
+
   #run(tokens: readonly number[] | Int32Array): Float32Array | Float64Array {
+    checkAlone(this, this.#changes);
     let logits: Float32Array | Float64Array;
     try {
       logits = this.#model.forward(tokens);
@@ -151,6 +164,7 @@ export class StateCheckpoints implements CausalLM {
       throw error;
     }
     for (const id of tokens) this.#tokens.push(id);
+    this.#changes = this.changes;
     if (this.position === this.#mark || this.position - this.#latest >= this.every) this.keep();
     return logits;
   }

@@ -1,4 +1,4 @@
-import { CheckpointError } from '../errors.ts';
+import { CheckpointError, reasonOf } from '../errors.ts';
 
 /** Bytes that can be read at any offset: a file or a piece of memory. */
 export interface ByteSource {
@@ -86,8 +86,5 @@ function notReadable(path: string, found: string, cause?: unknown): CheckpointEr
 }
 
 function refuse(path: string, error: unknown): never {
-  const { code, message } = error as NodeJS.ErrnoException;
-  if (code === 'ENOENT') throw notReadable(path, 'no such file', error);
-  if (code === 'EACCES' || code === 'EPERM') throw notReadable(path, 'no permission to read it', error);
-  throw notReadable(path, message, error);
+  throw notReadable(path, reasonOf(error, 'no permission to read it'), error);
 }

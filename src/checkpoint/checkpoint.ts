@@ -24,7 +24,7 @@ interface Piece {
 }
 
 /** How a checkpoint is read. */
-export interface Reading {
+interface Reading {
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -58,6 +58,7 @@ export class Checkpoint {
   check(parameters: readonly Parameter[], where: string): void {
     const problems = new ProblemList(where);
     const used = new Set<string>();
+    const { isQuantised } = this; // looks at all tensors
     for (const parameter of parameters) {
       const entries = this.entriesOf(parameter.name);
       if (!entries) {
@@ -68,7 +69,14 @@ export class Checkpoint {
       for (const entry of entries) {
         used.add(entry.name);
         const mayBePacked = parameter.kind === 'matrix' && parameter.weight.layout === 'panels';
-        if (isWeightDtype(entry.dtype) || (mayBePacked && packedFormat(entry) !== null)) continue;
+        if (mayBePacked && packedFormat(entry) !== null) continue;
+        if (mayBePacked && isQuantised) {
+          // Also a tied head, which the embedding would stand in for with other bits than its own.
+          const [expected, found] = ['a quantised tensor, as the others are', `${entry.dtype} in ${quote(entry.name)}`];
+          problems.add({ where: `${where}: ${quote(parameter.name)}`, expected, found, fix: 'Quantise the original again.' });
+          continue;
+        }
+        if (isWeightDtype(entry.dtype)) continue;
         const fix = 'Save the model in one of these.';
         problems.add({ where: `${entry.source.name}: ${quote(entry.name)}`, expected: 'BF16, F16 or F32', found: entry.dtype, fix });
       }

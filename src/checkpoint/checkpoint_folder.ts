@@ -9,8 +9,8 @@ import { readSafetensors, type SafetensorsFile, type TensorEntry } from './safet
 export interface CheckpointFolder {
   /** Every tensor, file by file and in the order of their bytes. */
   readonly tensors: ReadonlyMap<string, TensorEntry>;
-  /** `model.safetensors` alone, or the shards. */
-  readonly files: readonly SafetensorsFile[];
+  /** `model.safetensors` alone, or the shards, by their names in the folder. */
+  readonly files: ReadonlyMap<string, SafetensorsFile>;
   /** Closes all files. */
   close(): Promise<void>;
 }
@@ -39,8 +39,8 @@ export async function openCheckpointFolder(from: string | ModelFiles): Promise<C
 
   try {
     requireWeights(model);
-    const files = model.names.includes(SINGLE) ? [await open(SINGLE)] : await openShards(await model.open(INDEX), open);
-    return { tensors: new Map(files.flatMap((file) => [...file.tensors])), files, close };
+    const files = model.names.includes(SINGLE) ? new Map([[SINGLE, await open(SINGLE)]]) : await openShards(await model.open(INDEX), open);
+    return { tensors: new Map([...files.values()].flatMap((file) => [...file.tensors])), files, close };
   } catch (error) {
     await close();
     throw error;
@@ -48,7 +48,10 @@ export async function openCheckpointFolder(from: string | ModelFiles): Promise<C
 }
 
 /** Opens every shard of an index and checks that together they hold each tensor where the index says, once, and no others. */
-async function openShards(source: ByteSource, open: (name: string) => Promise<SafetensorsFile>): Promise<SafetensorsFile[]> {
+async function openShards(
+  source: ByteSource,
+  open: (name: string) => Promise<SafetensorsFile>,
+): Promise<ReadonlyMap<string, SafetensorsFile>> {
   const index = source.name;
   const problems = new ProblemList(index);
   const weightMap = await readIndex(source, problems);
@@ -67,7 +70,7 @@ async function openShards(source: ByteSource, open: (name: string) => Promise<Sa
   }
   comparePlaces(index, weightMap, shards, problems);
   problems.throwIfAny();
-  return [...shards.values()];
+  return shards;
 }
 
 /**

@@ -1,5 +1,6 @@
-import { CheckpointError } from '../errors.ts';
+import { CheckpointError, reasonOf } from '../errors.ts';
 import { type ByteSource, openFile } from './byte_source.ts';
+import { listed } from '../words.ts';
 import { quote } from './problem_list.ts';
 
 /** The files of a model: a folder on disk, or a repository on the Hub. */
@@ -14,8 +15,11 @@ export interface ModelFiles {
 export const SINGLE = 'model.safetensors';
 export const INDEX = 'model.safetensors.index.json';
 
+/** Of the files of a folder without weights, how many are named. */
+const MOST_NAMED = 10;
+
 const SMALL =
-  /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json$|^merges\.txt$|^chat_template\.(jinja|json)$|^additional_chat_templates\/[\w-]+\.jinja$|^LICENSE/;
+  /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json$|^merges\.txt$|^chat_template\.(jinja|json)$|^additional_chat_templates\/[\w-]+\.jinja$|^LICENSE[\w.-]*$/;
 
 /** Whether a file belongs to a model without being of its weights. */
 export function isSmall(name: string): boolean {
@@ -35,9 +39,8 @@ export function isPlainName(name: string): boolean {
 export async function folderFiles(dir: string): Promise<ModelFiles> {
   const { readdir } = await import('node:fs/promises');
   const { join } = await import('node:path');
-  const names = await readdir(dir).catch((cause: NodeJS.ErrnoException) => {
-    const reasons: Record<string, string> = { ENOENT: 'nothing there', ENOTDIR: 'a file', EACCES: 'no permission to read it' };
-    const found = reasons[cause.code ?? ''] ?? cause.message;
+  const names = await readdir(dir).catch((cause: unknown) => {
+    const found = reasonOf(cause, 'no permission to read it', { ENOENT: 'nothing there', ENOTDIR: 'a file' });
     throw new CheckpointError(
       {
         where: dir,
@@ -54,11 +57,10 @@ export async function folderFiles(dir: string): Promise<ModelFiles> {
 /** @throws {CheckpointError} with what is there instead */
 export function requireWeights({ name, names }: ModelFiles): void {
   if (names.includes(SINGLE) || names.includes(INDEX)) return;
-  const present = names.slice(0, 10).map(quote).join(', ');
   throw new CheckpointError({
     where: name,
     expected: `${SINGLE} or ${INDEX}`,
-    found: names.length === 0 ? 'an empty folder' : `only ${present}${names.length > 10 ? ` and ${names.length - 10} more` : ''}`,
+    found: names.length === 0 ? 'an empty folder' : `only ${listed(names.map(quote), MOST_NAMED)}`,
     fix: 'Download the weights in the safetensors format, or give the folder that holds them.',
   });
 }

@@ -17,12 +17,12 @@ export const BLOCK_BYTES = { Q8: 544, Q4: 288 } as const;
 const SCALES = { Q8: { at: 512, mask: 0x7f80, spoilt: 0x7f80 }, Q4: { at: 256, mask: 0xffc0, spoilt: 0xffc0 } } as const;
 
 /** What quantised matrices were made of: tensors, by their digest, or files of a repository, each by its sha256. */
-export type QuantisedSource =
+type QuantisedSource =
   | { readonly source_weights_sha256: string }
   | { readonly source_repository: string; readonly source_commit: string; readonly source_files_sha256: string };
 
 /** What a quantised folder says of itself. */
-export interface Quantisation {
+interface Quantisation {
   readonly weights: string;
   /** null when it was made of a repository. */
   readonly source_weights_sha256: string | null;
@@ -43,7 +43,8 @@ export function quantisedMetadata(weights: 'q8' | 'q4', source: QuantisedSource)
 }
 
 /** What the files of a quantised folder say of themselves; null of a folder that is not. */
-export function quantisationOf([file]: readonly SafetensorsFile[]): Quantisation | null {
+export function quantisationOf(files: ReadonlyMap<string, SafetensorsFile>): Quantisation | null {
+  const [file] = files.values();
   const { metadata } = file!;
   if (!metadata.has(VERSION_KEY)) return null;
   const said = (key: string) => metadata.get(key) ?? null;
@@ -77,19 +78,44 @@ export function spoiltBlocks(bytes: Uint8Array, format: WeightFormat): number {
   return bad;
 }
 
-/** @throws {CheckpointError} when quantised matrices are of a version that is not known here, or of none. */
-export function checkQuantisedFiles(files: readonly SafetensorsFile[]): void {
+/**
+ * @throws {CheckpointError} when quantised matrices are of a version that is not known here, or of none, or the files say different things of
+ *   themselves: then they are not of one model
+ */
+export function checkQuantisedFiles(byName: ReadonlyMap<string, SafetensorsFile>): void {
+  const files = [...byName.values()];
+  const formats = files.flatMap(({ tensors }) => [...tensors.values()].map(packedFormat)).filter((format) => format !== null);
+  if (formats.length === 0 && !files.some(({ metadata }) => metadata.has(VERSION_KEY))) return;
   const problems = new ProblemList('quantised weights');
-  for (const { source, metadata, tensors } of files) {
+  const sources = files.flatMap(({ metadata }) => [...metadata].filter(([key]) => key.startsWith('source_')));
+  const same = new Map([
+    ['weights', formats.includes('Q4') ? 'q4' : 'q8'],
+    ['block', String(BLOCK)],
+    ['panel', String(PANEL)],
+    ...sources.reverse(), // of those that differ the first file's
+  ]);
+  for (const { source, metadata } of files) {
     const version = metadata.get(VERSION_KEY);
-    if (version === QUANTISED_FORMAT_VERSION) continue;
-    if (version === undefined && ![...tensors.values()].some((entry) => packedFormat(entry))) continue;
-    problems.add({
-      where: source.name,
-      expected: `quantised weights with ${VERSION_KEY} ${QUANTISED_FORMAT_VERSION} in their metadata`,
-      found: version === undefined ? 'none' : quote(version),
-      fix: 'Quantise the original again with this version of olmo-hybrid.',
-    });
+    const found = (value: string | undefined) => (value === undefined ? 'none' : quote(value));
+    if (version !== QUANTISED_FORMAT_VERSION) {
+      problems.add({
+        where: source.name,
+        expected: `quantised weights with ${VERSION_KEY} ${QUANTISED_FORMAT_VERSION} in their metadata`,
+        found: found(version),
+        fix: 'Quantise the original again with this version of olmo-hybrid.',
+      });
+      continue;
+    }
+    for (const [key, value] of same) {
+      if (metadata.get(key) === value) continue;
+      const where = `${source.name}: ${key}`;
+      problems.add({
+        where,
+        expected: `${quote(value)} in every file`,
+        found: found(metadata.get(key)),
+        fix: 'Quantise the original again.',
+      });
+    }
   }
   problems.throwIfAny();
 }

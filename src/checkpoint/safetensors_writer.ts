@@ -40,22 +40,25 @@ export function layoutSafetensors<T extends TensorLayout>(
   metadata: ReadonlyMap<string, string>,
 ): { header: Uint8Array; tensors: readonly T[] } {
   const sorted = tensors.toSorted((a, b) => DTYPES.indexOf(b.dtype) - DTYPES.indexOf(a.dtype) || (a.name < b.name ? -1 : 1));
+  return { header: safetensorsHeader(sorted, metadata), tensors: sorted };
+}
 
+/**
+ * What stands before the data of a safetensors file.
+ * @param tensors of sound shapes and names of their own, in the order in which their data follows
+ * @returns a multiple of 8 bytes
+ */
+export function safetensorsHeader(tensors: readonly TensorLayout[], metadata: ReadonlyMap<string, string>): Uint8Array {
   // Pairs, because an object would put a name like "10" first and lose the name "__proto__".
   const members: [string, string][] = [];
   if (metadata.size > 0) members.push([METADATA, jsonObject([...metadata].map(([key, value]) => [key, JSON.stringify(value)]))]);
   let end = 0;
-  for (const { name, dtype, shape } of sorted) {
+  for (const { name, dtype, shape } of tensors) {
     const begin = end;
     end += tensorBytes(dtype, shape)!;
     members.push([name, JSON.stringify({ dtype, shape, data_offsets: [begin, end] })]);
   }
-  return { header: header(jsonObject(members)), tensors: sorted };
-}
-
-/** The length of the JSON as u64, and the JSON, padded with spaces. */
-function header(json: string): Uint8Array {
-  const text = new TextEncoder().encode(json);
+  const text = new TextEncoder().encode(jsonObject(members));
   const length = Math.ceil(text.length / ALIGNMENT) * ALIGNMENT;
   const bytes = new Uint8Array(8 + length).fill(0x20);
   new DataView(bytes.buffer).setBigUint64(0, BigInt(length), true);

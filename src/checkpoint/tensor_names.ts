@@ -6,22 +6,17 @@ interface Rename {
   /** Name below `model.layers.N.` as released. */
   readonly released: string;
   readonly other: string;
-  readonly source: string;
 }
 
-// transformers 5.18 names the two norms of every block alike when it saves, although the blocks differ: `feedforward_layer_norm` is the second
-// norm of the GDN block and the first of the attention block, both called post_attention_layernorm in the release.
 const RENAMES: readonly Rename[] = [
-  { layer: 'linear_attention', released: 'input_layernorm.weight', other: 'attention_layer_norm.weight', source: 'save_pretrained' },
-  {
-    layer: 'linear_attention',
-    released: 'post_attention_layernorm.weight',
-    other: 'feedforward_layer_norm.weight',
-    source: 'save_pretrained',
-  },
-  { layer: 'attention', released: 'post_attention_layernorm.weight', other: 'feedforward_layer_norm.weight', source: 'save_pretrained' },
-  { layer: 'linear_attention', released: 'linear_attn.o_norm.weight', other: 'linear_attn.norm.weight', source: 'OLMo-core' },
-  { layer: 'linear_attention', released: 'linear_attn.o_proj.weight', other: 'linear_attn.out_proj.weight', source: 'OLMo-core' },
+  // Of save_pretrained of transformers 5.18, which names the two norms of every block alike, although the blocks differ: `feedforward_layer_norm`
+  // is the second norm of the GDN block and the first of the attention block, both called post_attention_layernorm in the release.
+  { layer: 'linear_attention', released: 'input_layernorm.weight', other: 'attention_layer_norm.weight' },
+  { layer: 'linear_attention', released: 'post_attention_layernorm.weight', other: 'feedforward_layer_norm.weight' },
+  { layer: 'attention', released: 'post_attention_layernorm.weight', other: 'feedforward_layer_norm.weight' },
+  // Of OLMo-core.
+  { layer: 'linear_attention', released: 'linear_attn.o_norm.weight', other: 'linear_attn.norm.weight' },
+  { layer: 'linear_attention', released: 'linear_attn.o_proj.weight', other: 'linear_attn.out_proj.weight' },
 ];
 
 const CONVOLUTIONS = ['q_conv1d', 'k_conv1d', 'v_conv1d'] as const;

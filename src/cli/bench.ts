@@ -4,19 +4,15 @@ import { type BenchResult, runBench } from '../bench/run.ts';
 import { SHAPES, shapeConfig } from '../bench/shapes.ts';
 import { syntheticTensors } from '../bench/synthetic.ts';
 import { ArgumentError } from '../errors.ts';
-import { type KVOption, loadModel, loadModelFrom, readConfig, type WeightsOption } from '../load.ts';
+import { loadModel, loadModelFrom, readConfig } from '../load.ts';
 import { physicalCores } from '../runtime/cores.ts';
 import { modelFolder } from './model_folder.ts';
-import { integer, oneOf } from './options.ts';
+import { addModelOption, addPlanOptions, integer, oneOf, type PlanFlags } from './options.ts';
 import { duration, note, onStdout, scaled } from './terminal.ts';
 
-interface Flags {
+interface Flags extends PlanFlags {
   readonly model?: string;
   readonly shape?: string;
-  readonly weights?: WeightsOption;
-  readonly kv?: KVOption;
-  readonly mode: 'strict' | 'fast';
-  readonly threads?: number;
   readonly context: readonly number[];
   readonly rounds: number;
   readonly profile?: true;
@@ -24,15 +20,9 @@ interface Flags {
 }
 
 export function addBench(program: Command): void {
-  program
-    .command('bench')
-    .description('measure how fast a model runs here, beside what this machine can do')
-    .option('--model <dir>', 'folder with config.json and model.safetensors, or org/name on the Hub (default: the embedded demo model)')
-    .option('--shape <name>', `a model of random weights instead: ${SHAPES.join(', ')}`, oneOf('--shape', SHAPES))
-    .option('--weights <format>', 'f32, bf16, q8 or q4 (default: as stored)', oneOf('--weights', ['f32', 'bf16', 'q8', 'q4']))
-    .option('--kv <format>', 'keys and values in f32, f16 or q8 (default: f32, in fast mode f16)', oneOf('--kv', ['f32', 'f16', 'q8']))
-    .option('--mode <name>', 'strict or fast', oneOf('--mode', ['strict', 'fast']), 'fast' as const)
-    .option('--threads <n>', 'default: the cores of this machine', integer('--threads', 1))
+  const command = program.command('bench').description('measure how fast a model runs here, beside what this machine can do');
+  addModelOption(command).option('--shape <name>', `a model of random weights instead: ${SHAPES.join(', ')}`, oneOf('--shape', SHAPES));
+  addPlanOptions(command, 'fast')
     .option('--context <n,n,…>', 'measure decoding up to so many positions as well, each at least 576', positions, [])
     .option('--rounds <n>', 'most measurements of each figure', integer('--rounds', 1), 5)
     .option('--profile', 'print the share of every kernel')

@@ -69,8 +69,8 @@ async function verify(model: string | undefined): Promise<void> {
       progress.update(done, total);
     };
     const { files, damaged } = await verifyCached({ repository }, environment, signal, onRead).finally(() => progress.end());
-    for (const { path, expected, found } of damaged) {
-      fail(visible(`${path}: expected content of digest ${expected}, found ${found}; removed. Run \`olmo-hybrid pull ${repository}\`.`));
+    for (const { path, expected, found, pull } of damaged) {
+      fail(visible(`${path}: expected content of digest ${expected}, found ${found}; removed. Run \`olmo-hybrid pull ${pull}\`.`));
     }
     process.stdout.write(`${visible(repository)}: ${files - damaged.length} of ${files} files are as they should be\n`);
     if (damaged.length > 0) process.exitCode = 1;

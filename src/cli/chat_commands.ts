@@ -12,7 +12,7 @@ interface ChatCommand {
 
 const COMMANDS: Readonly<Record<string, ChatCommand>> = {
   '/help': { usage: '', help: 'this list', run: help },
-  '/system': { usage: '[TEXT]', help: 'tell the system prompt, or set it; all is read again then', run: system },
+  '/system': { usage: '[TEXT]', help: 'show the system prompt, or set it; all is read again then', run: system },
   '/regenerate': { usage: '', help: 'answer the last message anew', run: (talk) => talk.regenerate() },
   '/edit': {
     usage: 'TEXT',

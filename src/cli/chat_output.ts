@@ -1,10 +1,8 @@
 import type { Prompt } from '../chat/conversation.ts';
 import { ThinkingText } from '../thinking.ts';
-import { columnsOf, note, onStderr, onStdout, type TextOutput, textOutput, WordWrap } from './terminal.ts';
+import { clearLine, columnsOf, note, onStdout, PATIENCE_MS, showLine, type TextOutput, textOutput, WordWrap } from './terminal.ts';
 
 const REFRESH_MS = 100;
-// Below this nobody wonders what takes so long.
-const PATIENCE_MS = 500;
 
 /** Where an answer goes. */
 export interface AnswerOutput {
@@ -142,11 +140,11 @@ class StatusLine {
   show(text: string): void {
     if (!process.stderr.isTTY || performance.now() - this.#shown < REFRESH_MS) return;
     this.#shown = performance.now();
-    process.stderr.write(`\r\x1b[2K${onStderr.dim(text.slice(0, columnsOf(process.stderr) - 1))}`);
+    showLine(text);
   }
 
   clear(): void {
-    if (this.#shown > 0) process.stderr.write('\r\x1b[2K');
+    if (this.#shown > 0) clearLine();
     this.#shown = 0;
   }
 }

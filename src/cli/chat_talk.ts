@@ -5,14 +5,15 @@ import { describe, OlmoHybridError, type Problem, RuntimeLimitError } from '../e
 import type { ModelPlan } from '../load.ts';
 import type { SamplingOptions } from '../sampler.ts';
 import { visible } from '../checkpoint/problem_list.ts';
+import { counted } from '../words.ts';
 import type { ChatInput } from './chat_input.ts';
 import { type AnswerOutput, notes } from './chat_output.ts';
-import { counted, engine } from './model_facts.ts';
+import { engine } from './model_facts.ts';
 import type { EngineFlags } from './options.ts';
 import { duration, note, ProgressLine, scaled, warn } from './terminal.ts';
 
 /** What a talk is made of. */
-export interface TalkParts {
+interface TalkParts {
   readonly conversation: Conversation;
   readonly input: ChatInput;
   readonly output: AnswerOutput;

@@ -10,8 +10,9 @@ import { reportJunit } from '../conform/report_junit.ts';
 import { reportText } from '../conform/report_text.ts';
 import { startRuntime } from '../conform/runtime_process.ts';
 import { integer, oneOf } from './options.ts';
-import { checkOutput, printReport } from './output_file.ts';
-import { duration, interruptedCode, interruption, note, onStdout } from './terminal.ts';
+import { checkOutput } from './output_file.ts';
+import { marks, printReport, reportJson } from './report.ts';
+import { clearLine, duration, interruptedCode, interruption, note, showLine } from './terminal.ts';
 
 const TIMEOUT_SECONDS = 120;
 
@@ -59,11 +60,11 @@ async function run({ runtime, level = LEVELS, timeout, json, junit }: Flags): Pr
   try {
     for await (const result of conform(program, level, folder, { onCase: showCase, signal })) {
       levels.push(result);
-      clearLine();
+      clearCase();
       note(`${result.level}: ${result.status}, ${result.cases.length} cases in ${duration(result.seconds)}`);
     }
   } finally {
-    clearLine();
+    clearCase();
     await program.close();
     discard();
   }
@@ -72,23 +73,16 @@ async function run({ runtime, level = LEVELS, timeout, json, junit }: Flags): Pr
     return;
   }
   const conformance = summarized(runtime, levels);
-  const marks = { bold: onStdout.bold, dim: onStdout.dim, good: onStdout.green, bad: onStdout.red };
-  const text = json ? `${JSON.stringify(conformance, numbersOfJson, 2)}\n` : reportText(conformance, marks);
+  const text = json ? reportJson(conformance) : reportText(conformance, marks);
   await printReport(text, '--junit', junit, () => reportJunit(conformance));
   process.exitCode = conformance.conforms ? 0 : 1;
 }
 
 /** Where a person waits: which case is running. */
 function showCase(level: LevelName, done: number, total: number): void {
-  clearLine();
-  if (process.stderr.isTTY) process.stderr.write(`${level} ${done + 1}/${total}`);
+  if (process.stderr.isTTY) showLine(`${level} ${done + 1}/${total}`);
 }
 
-function clearLine(): void {
-  if (process.stderr.isTTY) process.stderr.write('\r\x1b[2K');
-}
-
-/** JSON has no infinity: as a text. */
-function numbersOfJson(_key: string, value: unknown): unknown {
-  return typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
+function clearCase(): void {
+  if (process.stderr.isTTY) clearLine();
 }

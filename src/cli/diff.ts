@@ -3,8 +3,8 @@ import { visible } from '../checkpoint/problem_list.ts';
 import { diffTraces } from '../diff/compare.ts';
 import { reportHtml } from '../diff/report_html.ts';
 import { reportText } from '../diff/report_text.ts';
-import { checkOutput, printReport } from './output_file.ts';
-import { onStdout } from './terminal.ts';
+import { checkOutput } from './output_file.ts';
+import { marks, printReport, reportJson } from './report.ts';
 
 /** As the exit status tells a CI. */
 const EXIT = { same: 0, diverged: 1, 'not comparable': 2 };
@@ -29,13 +29,7 @@ export function addDiff(program: Command): void {
 async function run(a: string, b: string, { json, html }: Flags): Promise<void> {
   if (html !== undefined) await checkOutput('--html', html, [a, b]);
   const diff = await diffTraces(a, b);
-  const marks = { bold: onStdout.bold, dim: onStdout.dim, good: onStdout.green, bad: onStdout.red };
   process.exitCode = EXIT[diff.outcome];
-  const text = json ? `${JSON.stringify(diff, numbersOfJson, 2)}\n` : reportText(diff, marks, visible);
+  const text = json ? reportJson(diff) : reportText(diff, marks, visible);
   await printReport(text, '--html', html, () => reportHtml(diff));
-}
-
-/** JSON has no infinity: as a text. */
-function numbersOfJson(_key: string, value: unknown): unknown {
-  return typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
 }

@@ -4,9 +4,10 @@ import { type CausalLM, type GenerateOptions, type Generation, generate, generat
 import { readGenerationConfig } from '../generation_config.ts';
 import { readConfig } from '../load.ts';
 import { stopStringProblems } from '../stop_strings.ts';
+import { counted } from '../words.ts';
 import { modelFolder } from './model_folder.ts';
 import { load, missingTokenizer, readTokenizer } from './loading.ts';
-import { counted, engine, headline } from './model_facts.ts';
+import { engine, headline } from './model_facts.ts';
 import { addEngineOptions, addModelOption, type EngineFlags, integer } from './options.ts';
 import { checkLength, DEFAULT_PROMPT, readPrompt } from './prompt.ts';
 import { addSamplingOptions, flagProblems, newSeed, type SamplingFlags, samplingOptions } from './sampling.ts';

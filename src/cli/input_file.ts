@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
-import { kindOf } from '../text_file.ts';
-import { ArgumentError, type Problem } from '../errors.ts';
+import type { OlmoHybridConfig } from '../config.ts';
+import { isCount, kindOf } from '../text_file.ts';
+import { ArgumentError, type Problem, reasonOf } from '../errors.ts';
 import { withoutInterruption } from './terminal.ts';
 
 const MOST_LISTED = 10;
@@ -19,14 +20,8 @@ export async function readText(path: string, expected: string, ignoreBOM = true)
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM }).decode(await withoutInterruption(() => readFile(path)));
   } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    const reasons: Record<string, string> = {
-      ENOENT: 'no such file',
-      EISDIR: 'a folder',
-      EACCES: 'no permission to read it',
-      ERR_ENCODING_INVALID_ENCODED_DATA: 'bytes that are not UTF-8',
-    };
-    throw unusable(path, expected, reasons[code ?? ''] ?? message, cause);
+    const words = { ERR_ENCODING_INVALID_ENCODED_DATA: 'bytes that are not UTF-8' };
+    throw unusable(path, expected, reasonOf(cause, 'no permission to read it', words), cause);
   }
 }
 
@@ -61,9 +56,20 @@ export async function readTokenIds(path: string, vocab_size: number): Promise<nu
     const fix = 'A model predicts the token after at least one other.';
     throw new ArgumentError({ where: path, expected: 'at least one token id', found: 'an empty array', fix });
   }
-  const isToken = (id: unknown): id is number => Number.isSafeInteger(id) && (id as number) >= 0 && (id as number) < vocab_size;
+  const isToken = (id: unknown): id is number => isCount(id) && id < vocab_size;
   checkEach(path, ids, isToken, `a token id, an integer in [0, ${vocab_size})`, 'Make the ids with the tokenizer of the same model.');
   return ids as number[];
+}
+
+/**
+ * Reads the token ids of one forward pass as `readTokenIds` does.
+ * @throws {ArgumentError} also when there are more than the model has positions
+ */
+export async function readPassTokenIds(path: string, { vocab_size, max_position_embeddings }: OlmoHybridConfig): Promise<number[]> {
+  const ids = await readTokenIds(path, vocab_size);
+  if (ids.length <= max_position_embeddings) return ids;
+  const expected = `at most ${max_position_embeddings} token ids, the model's max_position_embeddings`;
+  throw new ArgumentError({ where: path, expected, found: `${ids.length}`, fix: 'Shorten the list.' });
 }
 
 /**

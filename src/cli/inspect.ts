@@ -4,10 +4,11 @@ import type { ModelFiles } from '../checkpoint/model_files.ts';
 import { checkQuantisedFiles, quantisationOf } from '../checkpoint/quantised.ts';
 import type { OlmoHybridConfig } from '../config.ts';
 import { type LoadOptions, type ModelPlan, planModelFrom, readConfig } from '../load.ts';
+import { formatCounts } from '../model/format_counts.ts';
 import { embeddedModel } from '../package_files.ts';
 import { physicalCores } from '../runtime/cores.ts';
 import { hasByteDots, hasRelaxedSimd, hasWideVectors } from '../runtime/wasm_module.ts';
-import { formatCounts, layerPattern, parameterCount, positionEmbedding } from './model_facts.ts';
+import { layerPattern, parameterCount, positionEmbedding } from './model_facts.ts';
 import { modelFilesOf } from './model_folder.ts';
 import { addModelOption, addPlanOptions, integer } from './options.ts';
 import { onStdout, scaled } from './terminal.ts';
@@ -55,7 +56,7 @@ async function factsOfFolder(model: string, config: OlmoHybridConfig, folder: Ch
     dtypes: dtypeCounts(folder),
     quantised,
     stored_bytes,
-    weights: formatCounts(plan),
+    weights: formatCounts(placement),
     mode,
     build,
     relaxed_simd: await hasRelaxedSimd(),

@@ -6,6 +6,7 @@ import { ArgumentError, TokenizerError } from '../errors.ts';
 import { type LoadedModel, type LoadOptions, loadModel } from '../load.ts';
 import { physicalCores } from '../runtime/cores.ts';
 import { Tokenizer } from '../tokenizer.ts';
+import { listed } from '../words.ts';
 import type { EngineFlags } from './options.ts';
 import { ProgressLine, warn } from './terminal.ts';
 
@@ -33,7 +34,7 @@ export async function load(dir: string, context: number, flags: EngineFlags, sig
   const options = { ...(await loadOptions(flags)), context, signal, onProgress: progress.update };
   const loaded = await loadModel(dir, options).finally(() => progress.end());
   const { unknown_keys } = loaded.plan.config;
-  if (unknown_keys.length > 0) warn(`${dir}/config.json: unknown keys ${named(unknown_keys)}, passed over.`);
+  if (unknown_keys.length > 0) warn(`${dir}/config.json: unknown keys ${listed(unknown_keys.map(quote), MOST_NAMED)}, passed over.`);
   warnNotFinite(dir, loaded.not_finite);
   return loaded;
 }
@@ -41,9 +42,9 @@ export async function load(dir: string, context: number, flags: EngineFlags, sig
 /** Warns of parameters that hold NaN or infinite values, or in q4 such as are too large, if there are any. */
 export function warnNotFinite(dir: string, names: readonly string[]): void {
   if (names.length === 0) return;
-  warn(
-    `${dir}: NaN or infinite values in ${named(names)} (in q4 also such beyond 1.8 million). Expect no sense from the model; download it again.`,
-  );
+  const parameters = listed(names.map(quote), MOST_NAMED);
+  const advice = 'Its output will be meaningless; download it again.';
+  warn(`${dir}: NaN or infinite values in ${parameters} (in q4 also such beyond 1.8 million). ${advice}`);
 }
 
 /**
@@ -53,11 +54,11 @@ export function warnNotFinite(dir: string, names: readonly string[]): void {
 export async function readTokenizer(dir: string, { vocab_size }: OlmoHybridConfig): Promise<Tokenizer | null> {
   if (!existsSync(join(dir, 'tokenizer.json'))) return null;
   const tokenizer = await Tokenizer.fromFolder(dir);
-  if (tokenizer.vocabSize <= vocab_size) return tokenizer;
+  if (tokenizer.vocab_size <= vocab_size) return tokenizer;
   throw new TokenizerError({
     where: join(dir, 'tokenizer.json'),
     expected: `ids below ${vocab_size}, the vocab_size in config.json`,
-    found: `ids up to ${tokenizer.vocabSize - 1}`,
+    found: `ids up to ${tokenizer.vocab_size - 1}`,
     fix: 'Use the tokenizer.json and config.json of the same revision.',
   });
 }
@@ -66,9 +67,4 @@ export async function readTokenizer(dir: string, { vocab_size }: OlmoHybridConfi
 export function missingTokenizer(dir: string, purpose: string, otherwise = ', or use token ids alone: --tokens FILE.json'): ArgumentError {
   const fix = `Copy tokenizer.json from the repository of the model${otherwise}.`;
   return new ArgumentError({ where: dir, expected: `a tokenizer.json, ${purpose}`, found: 'none', fix });
-}
-
-function named(names: readonly string[]): string {
-  const more = names.length - MOST_NAMED;
-  return `${names.slice(0, MOST_NAMED).map(quote).join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
 }

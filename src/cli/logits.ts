@@ -1,10 +1,10 @@
 import type { FileHandle } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { writeAtomically } from '../atomic_file.ts';
-import { ArgumentError } from '../errors.ts';
+import { safetensorsHeader } from '../checkpoint/safetensors_writer.ts';
 import { readConfig } from '../load.ts';
 import type { OlmoHybridForCausalLM } from '../model/olmo_hybrid.ts';
-import { readTokenIds } from './input_file.ts';
+import { readPassTokenIds } from './input_file.ts';
 import { load } from './loading.ts';
 import { modelFolder } from './model_folder.ts';
 import { addEngineOptions, addModelOption, type EngineFlags, named } from './options.ts';
@@ -31,17 +31,14 @@ async function run(flags: Flags): Promise<void> {
   await checkOutput('--output', flags.output, [flags.tokens, flags.model]);
   const dir = await modelFolder(flags.model, { weights: flags.weights, signal });
   const config = await readConfig(dir);
-  const ids = await readTokenIds(flags.tokens, config.vocab_size);
-  if (ids.length > config.max_position_embeddings) {
-    const expected = `at most ${config.max_position_embeddings} token ids, the model's max_position_embeddings`;
-    throw new ArgumentError({ where: flags.tokens, expected, found: `${ids.length}`, fix: 'Shorten the list.' });
-  }
+  const ids = await readPassTokenIds(flags.tokens, config);
 
   const begin = performance.now();
   const complete = await writeAtomically(flags.output, async (file) => {
     const { model, dispose } = await load(dir, ids.length, flags, signal);
+    const logits = { name: 'logits', dtype: 'F32', shape: [ids.length, config.vocab_size] } as const;
     const metadata = { producer: `olmo-hybrid ${version}`, kernels: flags.kernels, mode: flags.mode };
-    await file.writeFile(header([ids.length, config.vocab_size], metadata));
+    await file.writeFile(safetensorsHeader([logits], new Map(Object.entries(metadata))));
     return await writeLogits(file, model, ids, signal).finally(dispose);
   });
   if (!complete) {
@@ -62,15 +59,4 @@ async function writeLogits(file: FileHandle, model: OlmoHybridForCausalLM, ids: 
     if (signal.aborted) return false;
   }
   return true;
-}
-
-/** The header of a safetensors file with one tensor. */
-function header(shape: readonly [number, number], metadata: Readonly<Record<string, string>>): Uint8Array {
-  const logits = { dtype: 'F32', shape, data_offsets: [0, shape[0] * shape[1] * 4] };
-  const json = JSON.stringify({ __metadata__: metadata, logits });
-  const length = Math.ceil(json.length / 8) * 8;
-  const bytes = Buffer.alloc(8 + length, ' ');
-  bytes.writeBigUInt64LE(BigInt(length));
-  bytes.write(json, 8);
-  return bytes;
 }

@@ -32,9 +32,7 @@ export function report(error: unknown, command: string, debug: boolean): number 
     fail(inProjectsWords(error, command));
     return 1;
   }
-  fail(
-    `This is a mistake of the program, not yours: ${String(error)}.${debug ? '' : ' Run it again with --debug and report what it prints.'}`,
-  );
+  fail(`This is a bug in olmo-hybrid: ${String(error)}.${debug ? '' : ' Run it again with --debug and report what it prints.'}`);
   return 2;
 }
 

@@ -20,24 +20,10 @@ export async function engine({ build, threads }: ModelPlan, { kernels, weights }
   return facts;
 }
 
-/** `1 token`, `2 tokens`. */
-export function counted(count: number, noun = 'token'): string {
-  return count === 1 ? `1 ${noun}` : `${count} ${noun}s`;
-}
-
 /** Numbers that were learnt; tied ones count once. */
 export function parameterCount({ config, placement }: ModelPlan): number {
   const own = placement.parameters.filter(({ name }) => !(config.tie_word_embeddings && name === 'lm_head.weight'));
   return own.reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0);
-}
-
-/** How many matrices lie in memory in each format. */
-export function formatCounts({ placement }: ModelPlan): Record<string, number> {
-  const counts: Record<string, number> = {};
-  for (const parameter of placement.parameters) {
-    if (parameter.kind === 'matrix') counts[parameter.weight.format] = (counts[parameter.weight.format] ?? 0) + 1;
-  }
-  return counts;
 }
 
 /** The order of layers in short, such as `8 x [linear x3, full]`. */

@@ -1,16 +1,20 @@
 import type { Command } from 'commander';
 import { ArgumentError } from '../errors.ts';
-import type { LoadOptions, WeightsOption } from '../load.ts';
+import type { KVOption, LoadOptions, WeightsOption } from '../load.ts';
 import type { Mode } from '../runtime/bank.ts';
 
-/** What the options of `addEngineOptions` become. */
-export interface EngineFlags {
-  readonly kernels: NonNullable<LoadOptions['kernels']>;
+/** What the options of `addPlanOptions` become. */
+export interface PlanFlags {
   readonly mode: Mode;
   readonly weights?: WeightsOption;
   readonly threads?: number;
+  readonly kv?: KVOption;
+}
+
+/** What the options of `addEngineOptions` become. */
+export interface EngineFlags extends PlanFlags {
+  readonly kernels: NonNullable<LoadOptions['kernels']>;
   readonly prefillChunk?: number;
-  readonly kv?: NonNullable<LoadOptions['kv']>;
 }
 
 /** Adds the options that say how a model runs. */

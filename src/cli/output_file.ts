@@ -1,4 +1,4 @@
-import { readdir, stat, writeFile } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { checkWritable } from '../atomic_file.ts';
 import { ArgumentError } from '../errors.ts';
@@ -28,15 +28,4 @@ export async function checkOutput(option: string, path: string, inputs: readonly
 async function fileAt(path: string): Promise<{ readonly dev: bigint; readonly ino: bigint } | null> {
   const there = await stat(path, { bigint: true }).catch(() => null);
   return there?.isFile() ? there : null;
-}
-
-/** Prints a report, and then writes it as a file too: each is there although the other cannot be had. @throws {ArgumentError} when it cannot be written */
-export async function printReport(text: string, option: string, path: string | undefined, content: () => string): Promise<void> {
-  if (path === undefined) return void process.stdout.write(text);
-  process.stdout.on('error', () => {}); // where nobody reads it, the program does not end yet
-  process.stdout.write(text);
-  await writeFile(path, content()).catch((cause: NodeJS.ErrnoException) => {
-    const problem = { where: path, expected: 'a file that can be written', found: cause.message, fix: `Choose another ${option}.` };
-    throw new ArgumentError(problem, { cause });
-  });
 }

@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { ArgumentError } from '../errors.ts';
 import { readConfig } from '../load.ts';
 import { perplexity, perplexityProblems } from '../perplexity.ts';
+import { counted } from '../words.ts';
 import { readText } from './input_file.ts';
 import { modelFolder } from './model_folder.ts';
 import { load, missingTokenizer, readTokenizer } from './loading.ts';
@@ -19,7 +20,7 @@ interface Flags extends EngineFlags {
 }
 
 export function addPerplexity(program: Command): void {
-  const command = program.command('perplexity').description('say how well a model foresees a text');
+  const command = program.command('perplexity').description('measure how well a model predicts a text');
   addModelOption(command)
     .requiredOption('--file <text>', 'UTF-8 file to measure')
     .option('--context <n>', `tokens of a window (default: those of the model, at most ${DEFAULT_CONTEXT})`, integer('--context', 2))
@@ -62,10 +63,9 @@ async function run(flags: Flags): Promise<void> {
     await dispose();
   });
   if (flags.json) process.stdout.write(`${JSON.stringify({ ...result, context, stride })}\n`);
-  else process.stdout.write(`perplexity ${result.perplexity.toFixed(4)} over ${result.tokens} tokens in ${counted(result.windows)}\n`);
+  else
+    process.stdout.write(
+      `perplexity ${result.perplexity.toFixed(4)} over ${result.tokens} tokens in ${counted(result.windows, 'window')}\n`,
+    );
   note(`windows of ${context} tokens, ${stride} apart · ${duration((performance.now() - begin) / 1000)}`);
-}
-
-function counted(windows: number): string {
-  return windows === 1 ? '1 window' : `${windows} windows`;
 }

@@ -15,7 +15,7 @@ export interface Prompt {
 }
 
 /** Where a prompt comes from: a text or `-` for stdin, a file of token ids, or neither. */
-export interface PromptSource {
+interface PromptSource {
   readonly text: string | undefined;
   readonly tokens: string | undefined;
 }

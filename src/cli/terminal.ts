@@ -9,7 +9,7 @@ function coloursOf(stream: WriteStream): ReturnType<typeof picocolors.createColo
 }
 
 export const onStdout = coloursOf(process.stdout);
-export const onStderr = coloursOf(process.stderr);
+const onStderr = coloursOf(process.stderr);
 
 /** The columns of a terminal; one whose size nobody has set says 0. */
 export function columnsOf(stream: WriteStream): number {
@@ -119,8 +119,20 @@ export class WordWrap implements TextOutput {
   }
 }
 
-// Below this nobody wonders what takes so long.
-const PATIENCE_MS = 500;
+const CLEAR_LINE = '\r\x1b[2K';
+
+/** On the terminal of stderr: a quiet line in the place of the one before, cut off where it is narrow. */
+export function showLine(text: string): void {
+  process.stderr.write(`${CLEAR_LINE}${onStderr.dim(text.slice(0, columnsOf(process.stderr) - 1))}`);
+}
+
+/** Takes the line away. */
+export function clearLine(): void {
+  process.stderr.write(CLEAR_LINE);
+}
+
+/** Below this nobody wonders what takes so long. */
+export const PATIENCE_MS = 500;
 /** Time between lines where there is no terminal. */
 const LINE_MS = 10_000;
 /** Time over which the rate is taken: what was found on disk goes faster than what comes over the network. */
@@ -160,7 +172,7 @@ export class ProgressLine {
   };
 
   end(): void {
-    if (this.#shown) process.stderr.write('\r\x1b[2K');
+    if (this.#shown) clearLine();
     this.#shown = false;
   }
 
@@ -169,7 +181,7 @@ export class ProgressLine {
       this.#shown = true;
       // Redrawn ten times a second at most.
       this.#lineMs = ms + 100;
-      process.stderr.write(`\r\x1b[2K${onStderr.dim(text.slice(0, columnsOf(process.stderr) - 1))}`);
+      showLine(text);
     } else {
       this.#lineMs = ms + LINE_MS;
       note(text);

@@ -1,8 +1,7 @@
 import type { Command } from 'commander';
-import { ArgumentError } from '../errors.ts';
 import { readConfig } from '../load.ts';
 import { writeTrace } from '../trace.ts';
-import { readTokenIds } from './input_file.ts';
+import { readPassTokenIds } from './input_file.ts';
 import { load } from './loading.ts';
 import { modelFolder } from './model_folder.ts';
 import { addEngineOptions, addModelOption, type EngineFlags, named } from './options.ts';
@@ -31,11 +30,7 @@ async function run({ model, tokens, output, only, ...flags }: Flags): Promise<vo
   await checkOutput('--output', output, [tokens, model]);
   const dir = await modelFolder(model, { weights: flags.weights, signal });
   const config = await readConfig(dir);
-  const ids = await readTokenIds(tokens, config.vocab_size);
-  if (ids.length > config.max_position_embeddings) {
-    const expected = `at most ${config.max_position_embeddings} token ids, the model's max_position_embeddings`;
-    throw new ArgumentError({ where: tokens, expected, found: `${ids.length}`, fix: 'Shorten the list.' });
-  }
+  const ids = await readPassTokenIds(tokens, config);
 
   const begun = performance.now();
   const { kernels, mode } = flags;

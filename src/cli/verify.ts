@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
+import { median } from '../bench/limits.ts';
 import { ArgumentError } from '../errors.ts';
 import { hubEnvironment } from '../hub/environment.ts';
 import { cachedFolder, idOf } from '../hub/locate.ts';
@@ -19,9 +20,7 @@ interface Flags extends EngineFlags {
 }
 
 export function addVerify(program: Command): void {
-  const command = program
-    .command('verify')
-    .description('hold the results of this machine against those of PyTorch and the truth in float64');
+  const command = program.command('verify').description("compare this machine's results with PyTorch's and with a float64 truth");
   addModelOption(command, 'the kernels, models and text that come with this package').option('--json', 'print one array of all results');
   addEngineOptions(command, 'strict').action(run);
   command.addHelpText(
@@ -58,8 +57,8 @@ async function run({ model, json, ...flags }: Flags): Promise<void> {
   }
   for (const kind of ['kernel', 'model'] as const) {
     const rows = results.filter((result): result is Accuracy => result.kind === kind);
-    if (rows.length > 1)
-      print(onStdout.bold(line(`median of ${rows.length} ${kind}s`, '', '', median(rows, 'ratio'), median(rows, 'rms_ratio'), '')));
+    const of = (key: 'ratio' | 'rms_ratio') => times(median(rows.map((row) => row[key])));
+    if (rows.length > 1) print(onStdout.bold(line(`median of ${rows.length} ${kind}s`, '', '', of('ratio'), of('rms_ratio'), '')));
   }
   const failed = results.filter(({ passed }) => !passed);
   if (json) process.stdout.write(`${JSON.stringify(results, null, 2)}\n`);
@@ -101,11 +100,6 @@ function lineOf(result: Verification): string {
   const { name, error, pytorch_error, ratio, rms_ratio, greedy } = result;
   const numbers = [error.toExponential(1), pytorch_error.toExponential(1), times(ratio), times(rms_ratio)] as const;
   return line(`  ${result.kind === 'kernel' ? name.split('/')[1] : name}`, ...numbers, fraction(greedy));
-}
-
-function median(rows: readonly Accuracy[], key: 'ratio' | 'rms_ratio'): string {
-  const sorted = rows.map((row) => row[key]).sort((a, b) => a - b);
-  return times((sorted[(sorted.length - 1) >> 1]! + sorted[sorted.length >> 1]!) / 2);
 }
 
 /** In seven characters. */

@@ -5,7 +5,7 @@ import type { FloatArray } from '../runtime/tensor.ts';
 import { failed, type Judgement } from './protocol.ts';
 
 /** A tensor that an answer must hold: its values, or why they cannot be judged. */
-export type Found = { readonly values: FloatArray } | { readonly failure: Judgement };
+type Found = { readonly values: FloatArray } | { readonly failure: Judgement };
 
 /**
  * Reads a tensor of floats from the file of an answer.

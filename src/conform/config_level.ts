@@ -28,7 +28,6 @@ const HYBRID = [
 
 /** What a runtime makes of config.json: the sizes, and whether and how each layer is rotated. */
 export const configLevel: Level = {
-  name: 'config',
   measure: null,
   writes: false,
   async cases() {

@@ -35,7 +35,7 @@ export interface LevelResult {
   readonly seconds: number;
 }
 
-export interface ConformOptions {
+interface ConformOptions {
   /** Called before each case. */
   readonly onCase?: ((level: LevelName, done: number, total: number) => void) | undefined;
   /** Ends it after the case that is running. */

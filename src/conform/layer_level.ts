@@ -25,7 +25,6 @@ const MODELS = [
 
 /** One layer at a time: a trace, in which each op is judged by its own inputs, against that of the reference kernels in float64. */
 export const layerLevel: Level = {
-  name: 'layer',
   measure: { unit: 'relative RMS / bound of the op', bound: 1 },
   writes: true,
   async cases(folder) {
@@ -56,7 +55,7 @@ async function holdsTrace(path: string): Promise<boolean> {
   return [...trace.shapes.keys()].some((name) => name.startsWith('model.layers.'));
 }
 
-function verdict({ ops, first, problems, b }: TraceDifference, layers: number): Judgement {
+function verdict({ ops, first, problems, unlike_shapes: [unlike] }: TraceDifference, layers: number): Judgement {
   const worst = ops.reduce((most, op) => Math.max(most, partOfBound(op)), 0);
   if (first) {
     const { name, relative_rms, bound } = first.difference;
@@ -64,8 +63,7 @@ function verdict({ ops, first, problems, b }: TraceDifference, layers: number): 
     return failed(`${name} within ${bound.toExponential(1)}`, `a relative RMS of ${relative_rms.toExponential(1)}${looks}`, worst);
   }
   // Names that only one of two has are no mistake, as long as the residual stream is there.
-  const unlike = problems.find(({ where }) => !where.startsWith(b.path) && !where.endsWith('.trusted.safetensors'));
-  if (unlike) return failed(`the shape of ${unlike.where} in docs/trace_format.md`, unlike.found.replace(' in B', ''));
+  if (unlike) return failed(`the shape of ${unlike.name} in docs/trace_format.md`, `[${unlike.b.join(', ')}]`);
   const compared = new Set(ops.map(({ name }) => name));
   const missing = Array.from({ length: layers }, (_, i) => `model.layers.${i}`).find((name) => !compared.has(name));
   if (missing !== undefined) {

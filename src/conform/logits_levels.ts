@@ -23,7 +23,6 @@ const CUTS = [1, 2, 7, 64];
 
 /** All tokens in one call. */
 export const prefillLevel: Level = {
-  name: 'prefill',
   measure: ERROR_MEASURE,
   writes: true,
   async cases() {
@@ -34,7 +33,6 @@ export const prefillLevel: Level = {
 
 /** Half of the tokens in one call, the others one by one. */
 export const decodeLevel: Level = {
-  name: 'decode',
   measure: ERROR_MEASURE,
   writes: true,
   async cases() {
@@ -48,7 +46,6 @@ export const decodeLevel: Level = {
 
 /** State save and restore: half of the tokens, save, other tokens on top, restore, the other half. */
 export const stateLevel: Level = {
-  name: 'state',
   measure: ERROR_MEASURE,
   writes: true,
   async cases() {
@@ -63,7 +60,6 @@ export const stateLevel: Level = {
 
 /** The runtime against itself: wherever a text is cut, the logits are the same but for rounding. */
 export const prefillDecodeLevel: Level = {
-  name: 'prefill_decode',
   measure: { unit: "distance / PyTorch's error", bound: LARGEST_ERROR },
   writes: true,
   async cases() {

@@ -2,10 +2,10 @@ import { join } from 'node:path';
 import { writeFile } from 'node:fs/promises';
 import type { Dtype } from '../checkpoint/dtype.ts';
 import { writeSafetensors } from '../checkpoint/safetensors_writer.ts';
+import { kernelNames } from '../kernel_calls.ts';
 import { packageFile } from '../package_files.ts';
 import type { FloatArray } from '../runtime/tensor.ts';
 import { type Golden, readGolden, tensorOf } from '../verify_golden.ts';
-import { verifiableKernels } from '../verify_kernels.ts';
 import { readAnswer } from './answer_file.ts';
 import { ERROR_MEASURE, heldToTruth } from './error_bound.ts';
 import { namesIn } from './fixtures.ts';
@@ -15,12 +15,11 @@ const TRUTH = '.truth';
 
 /** Single ops, on the inputs of the kernel goldens. */
 export const opLevel: Level = {
-  name: 'op',
   measure: ERROR_MEASURE,
   writes: true,
   async cases(folder) {
     const cases: Case[] = [];
-    for (const op of verifiableKernels) {
+    for (const op of kernelNames) {
       for (const file of await namesIn(`golden/kernels/${op}`)) {
         const golden = await readGolden(packageFile(`golden/kernels/${op}/${file}`));
         const inputs = join(folder, `${op}.${file}`);

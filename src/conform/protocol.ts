@@ -60,7 +60,6 @@ export interface Case {
 }
 
 export interface Level {
-  readonly name: LevelName;
   /** What is measured, and the most that passes; null where answers are equal or not. */
   readonly measure: { readonly unit: string; readonly bound: number } | null;
   /** Whether cases of this level are answered by a file. */

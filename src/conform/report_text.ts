@@ -1,18 +1,9 @@
+import type { Marks } from '../diff/report_text.ts';
 import type { CaseResult, Conformance, LevelResult } from './conform.ts';
 
 /** Of the failures of one level, how many are shown. */
 const MOST_SHOWN = 5;
 const WIDTHS = [16, 10, 12, 9, 7] as const;
-
-export type Mark = (text: string) => string;
-
-/** How parts of the report are set off. */
-export interface Marks {
-  readonly bold: Mark;
-  readonly dim: Mark;
-  readonly good: Mark;
-  readonly bad: Mark;
-}
 
 /** The report for a person: a line for each level, and its failures under it. */
 export function reportText({ levels, conforms, reached }: Conformance, marks: Marks): string {
@@ -39,7 +30,7 @@ function lineOf({ level, status, cases, measure }: LevelResult): string {
 }
 
 /** The largest of what was measured; null when nothing was. */
-export function worstOf(cases: readonly CaseResult[]): number | null {
+function worstOf(cases: readonly CaseResult[]): number | null {
   return cases.reduce<number | null>((most, { measured }) => (measured === null ? most : Math.max(most ?? 0, measured)), null);
 }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { visible } from '../checkpoint/problem_list.ts';
-import { ArgumentError } from '../errors.ts';
+import { ArgumentError, reasonOf } from '../errors.ts';
 import { isObject } from '../text_file.ts';
 import { type CommandLine, filledIn } from './command.ts';
 import type { Answer, LevelName, Request, Runtime } from './protocol.ts';
@@ -117,9 +117,8 @@ class Program {
     const child = spawn(words[0]!, words.slice(1), { stdio: 'pipe', killSignal: 'SIGKILL', ...(signal && { signal }) });
     await new Promise<void>((resolve, reject) => {
       child.once('spawn', resolve);
-      child.once('error', (cause: NodeJS.ErrnoException) => {
-        const reasons: Record<string, string> = { ENOENT: 'no such program', EACCES: 'no permission to run it' };
-        const found = `${words[0]}: ${reasons[cause.code ?? ''] ?? cause.message}`;
+      child.once('error', (cause) => {
+        const found = `${words[0]}: ${reasonOf(cause, 'no permission to run it', { ENOENT: 'no such program' })}`;
         const fix = 'The words of the command are split at spaces, without a shell: quote what holds spaces.';
         reject(new ArgumentError({ where: '--runtime', expected: 'a program that can be run', found, fix }, { cause }));
       });

@@ -23,7 +23,6 @@ interface SamplerCase {
 
 /** Logits to a distribution, and uniform numbers to tokens. */
 export const samplerLevel: Level = {
-  name: 'sampler',
   measure: { unit: 'distance of a probability', bound: LARGEST_DISTANCE },
   writes: false,
   async cases() {

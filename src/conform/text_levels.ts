@@ -23,7 +23,6 @@ interface Chats {
 
 /** Texts to ids and ids to texts, as HF tokenizers does. */
 export const tokenizerLevel: Level = {
-  name: 'tokenizer',
   measure: null,
   writes: false,
   async cases() {
@@ -59,7 +58,6 @@ export const tokenizerLevel: Level = {
 
 /** Chats to prompts, as HF apply_chat_template does. */
 export const templateLevel: Level = {
-  name: 'template',
   measure: null,
   writes: false,
   async cases() {

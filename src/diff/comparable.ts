@@ -2,10 +2,18 @@ import { quote } from '../checkpoint/problem_list.ts';
 import type { LayerType } from '../config.ts';
 import type { Problem } from '../errors.ts';
 import { FORMAT_VERSION, type TracedOp } from '../trace_format.ts';
+import { listed } from '../words.ts';
 import { coarser, PRECISIONS, type Precision } from './tolerance.ts';
 import type { TraceFile } from './trace_file.ts';
 
 const MOST_NAMED = 6;
+
+/** An intermediate whose shape is not the same in both traces. */
+interface UnlikeShape {
+  readonly op: TracedOp;
+  readonly a: readonly number[];
+  readonly b: readonly number[];
+}
 
 /** What is not alike and yet no hindrance. */
 export function noticesOf(a: TraceFile, b: TraceFile): string[] {
@@ -55,33 +63,35 @@ export function layerTypes(names: readonly string[]): LayerType[] {
   return Array.from(types, (type) => type ?? 'linear_attention');
 }
 
-/** Names that only one trace has, and shapes that differ, `unlike`; `where` of these is the name. */
-export function checkNames(pass: readonly TracedOp[], a: TraceFile, b: TraceFile): (Problem & { readonly unlike: boolean })[] {
+/** Names that only one trace has. */
+export function checkNames(pass: readonly TracedOp[], a: TraceFile, b: TraceFile): Problem[] {
   const known = new Set(pass.map(({ name }) => name));
-  const problems: (Problem & { readonly unlike: boolean })[] = [];
+  const problems: Problem[] = [];
   for (const [one, other] of [[a, b] as const, [b, a] as const]) {
     const missing = pass.filter(({ name }) => one.shapes.has(name) && !other.shapes.has(name)).map(({ name }) => name);
     if (missing.length > 0) {
       const fix = 'Trace them as well, or leave them out of both with --only.';
-      problems.push({ where: other.path, expected: `all names of ${one.path}`, found: `no ${listed(missing)}`, fix, unlike: false });
+      problems.push({ where: other.path, expected: `all names of ${one.path}`, found: `no ${listed(missing, MOST_NAMED)}`, fix });
     }
     const unknown = [...one.shapes.keys()].filter((name) => !known.has(name));
     if (unknown.length > 0) {
       const fix = 'docs/trace_format.md lists the names.';
-      problems.push({ where: one.path, expected: 'names of the format', found: listed(unknown.map(quote)), fix, unlike: false });
+      problems.push({ where: one.path, expected: 'names of the format', found: listed(unknown.map(quote), MOST_NAMED), fix });
     }
-  }
-  for (const { name, elements } of pass) {
-    const [x, y] = [a.shapes.get(name), b.shapes.get(name)];
-    if (x === undefined || y === undefined || x.join() === y.join()) continue;
-    const transposed = elements === 'state' && [x[0], x[2], x[1]].join() === y.join();
-    const fix = transposed ? 'B has the state transposed.' : 'docs/trace_format.md gives the shape.';
-    problems.push({ where: name, expected: `[${x.join(', ')}], as in A`, found: `[${y.join(', ')}] in B`, fix, unlike: true });
   }
   return problems;
 }
 
-function listed(names: readonly string[]): string {
-  const more = names.length - MOST_NAMED;
-  return `${names.slice(0, MOST_NAMED).join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
+/** What both traces hold, each in another shape. */
+export function unlikeShapes(pass: readonly TracedOp[], a: TraceFile, b: TraceFile): UnlikeShape[] {
+  return pass.flatMap((op) => {
+    const [x, y] = [a.shapes.get(op.name), b.shapes.get(op.name)];
+    return x === undefined || y === undefined || x.join() === y.join() ? [] : [{ op, a: x, b: y }];
+  });
+}
+
+export function shapeProblem({ op, a, b }: UnlikeShape): Problem {
+  const transposed = op.elements === 'state' && [a[0], a[2], a[1]].join() === b.join();
+  const fix = transposed ? 'B has the state transposed.' : 'docs/trace_format.md gives the shape.';
+  return { where: op.name, expected: `[${a.join(', ')}], as in A`, found: `[${b.join(', ')}] in B`, fix };
 }

@@ -1,7 +1,7 @@
 import type { Problem } from '../errors.ts';
 import { forwardPass, type TracedOp } from '../trace_format.ts';
 import { type Cause, causeOf, followsFromInputs } from './cause.ts';
-import { checkMetadata, checkNames, layerTypes, noticesOf } from './comparable.ts';
+import { checkMetadata, checkNames, layerTypes, noticesOf, shapeProblem, unlikeShapes } from './comparable.ts';
 import { distance, type Measure, measure, ulpDistance } from './measure.ts';
 import { GROWTH, OWN, ownBound, type Precision } from './tolerance.ts';
 import { openTrace, type TraceFile, type Values } from './trace_file.ts';
@@ -59,6 +59,8 @@ export interface TraceDifference {
   readonly precision: Precision | null;
   /** What keeps the traces from being compared, or from being compared in full. */
   readonly problems: readonly Problem[];
+  /** Those of the problems that are of shapes: what both traces hold, each in its own. */
+  readonly unlike_shapes: readonly { readonly name: string; readonly a: readonly number[]; readonly b: readonly number[] }[];
   /** What else is not alike, such as the digest of the weights. */
   readonly notices: readonly string[];
   /** Every op that both traces hold, in the order of computation. */
@@ -89,11 +91,13 @@ async function compare(a: TraceFile, b: TraceFile): Promise<TraceDifference> {
   const described = { a: describe(a), b: describe(b), notices: noticesOf(a, b) };
   const [precision, incomparable] = checkMetadata(a, b);
   if (precision === null || incomparable.length > 0) {
-    return { outcome: 'not comparable', ...described, precision, problems: incomparable, ops: [], first: null };
+    return { outcome: 'not comparable', ...described, precision, problems: incomparable, unlike_shapes: [], ops: [], first: null };
   }
   const pass = forwardPass(layerTypes([...a.shapes.keys(), ...b.shapes.keys()]));
-  const problems = checkNames(pass, a, b);
-  const unlike = new Set(problems.filter(({ unlike }) => unlike).map(({ where }) => where));
+  const unlike = unlikeShapes(pass, a, b);
+  const problems = [...checkNames(pass, a, b), ...unlike.map(shapeProblem)];
+  const unlike_shapes = unlike.map(({ op, ...shapes }) => ({ name: op.name, ...shapes }));
+  const unlikeOps = new Set(unlike.map(({ op }) => op));
 
   const errors = new Map<string, number>(); // relative RMS of each op; of one that is not held, what it may be
   const inputsOf = (op: TracedOp) => op.inputs.reduce((most, input) => Math.max(most, errors.get(input)!), 0);
@@ -102,7 +106,7 @@ async function compare(a: TraceFile, b: TraceFile): Promise<TraceDifference> {
   for (const op of pass) {
     const inputs = inputsOf(op);
     errors.set(op.name, inputs + OWN[precision][op.kind]);
-    if (!a.shapes.has(op.name) || !b.shapes.has(op.name) || unlike.has(op.name)) continue;
+    if (!a.shapes.has(op.name) || !b.shapes.has(op.name) || unlikeOps.has(op)) continue;
     let { difference } = differenceOf(op, await a.read(op.name), await b.read(op.name), precision, inputs);
     errors.set(op.name, difference.relative_rms);
     if (difference.verdict === 'diverges') {
@@ -116,7 +120,7 @@ async function compare(a: TraceFile, b: TraceFile): Promise<TraceDifference> {
     ops.push(difference);
   }
   const outcome = first ? 'diverged' : problems.length > 0 || ops.length === 0 ? 'not comparable' : 'same';
-  return { outcome, ...described, precision, problems: problems.map(({ unlike: _, ...problem }) => problem), ops, first };
+  return { outcome, ...described, precision, problems, unlike_shapes, ops, first };
 }
 
 function differenceOf(

@@ -1,4 +1,4 @@
-import { HubError } from '../errors.ts';
+import { HubError, reasonOf } from '../errors.ts';
 import type { HubEnvironment } from './environment.ts';
 import { isCommit, type ModelId } from './model_id.ts';
 
@@ -9,7 +9,7 @@ import { isCommit, type ModelId } from './model_id.ts';
 export const INCOMPLETE = '.olmo-hybrid.incomplete';
 
 /** Folders of a repository in the cache. */
-export interface CachedRepository {
+interface CachedRepository {
   readonly blobs: string;
   readonly refs: string;
   readonly snapshots: string;
@@ -43,12 +43,35 @@ export async function readRef(refs: string, revision: string): Promise<string | 
   return isCommit(text.trim()) ? text.trim() : null;
 }
 
-/** Notes the commit of a revision; a commit needs no note. */
+/**
+ * The commits that a revision was by several folders of refs, the one that was asked for last first. It is told by the time of the file, which Python
+ * writes too; where it is the same, the folder that is named first counts as the later one.
+ */
+export async function readRefs(folders: readonly string[], revision: string): Promise<string[]> {
+  const { stat } = await import('node:fs/promises');
+  const known: { readonly commit: string; readonly ms: number }[] = [];
+  for (const refs of folders) {
+    const commit = await readRef(refs, revision);
+    const ms = await stat(`${refs}/${revision}`).then(
+      ({ mtimeMs }) => mtimeMs,
+      () => 0,
+    );
+    if (commit !== null) known.push({ commit, ms });
+  }
+  return [...new Set(known.sort((a, b) => b.ms - a.ms).map(({ commit }) => commit))];
+}
+
+/** Notes the commit of a revision, and that it was asked for now; a commit needs no note. */
 export async function writeRef(refs: string, revision: string, commit: string): Promise<void> {
-  if (revision === commit || (await readRef(refs, revision)) === commit) return;
-  const { mkdir, rename, writeFile } = await import('node:fs/promises');
+  if (revision === commit) return;
+  const { mkdir, rename, utimes, writeFile } = await import('node:fs/promises');
   const { dirname } = await import('node:path');
   const path = `${refs}/${revision}`;
+  if ((await readRef(refs, revision)) === commit) {
+    const now = new Date();
+    await utimes(path, now, now).catch(() => {}); // a cache that is read only is enough
+    return;
+  }
   await mkdir(dirname(path), { recursive: true });
   const temporary = temporaryBeside(refs);
   await writeFile(temporary, commit);
@@ -84,19 +107,11 @@ export async function fileBytes(path: string): Promise<number | null> {
   return stats?.isFile() ? stats.size : null;
 }
 
-const REASONS: Readonly<Record<string, string>> = {
-  ENOSPC: 'a full disk',
-  EDQUOT: 'a full quota',
-  EFBIG: 'a limit of the file size',
-  EACCES: 'no permission to write',
-  EPERM: 'no permission to write',
-  EROFS: 'a file system that is read only',
-};
-
 /** What keeps the cache from being written, in the words of this project; other errors as they are. */
 export function cacheError(error: unknown, { cache }: HubEnvironment): unknown {
   if (!(error instanceof Error) || !('syscall' in error)) return error;
-  const { code = '', message, path } = error as NodeJS.ErrnoException;
+  const { path } = error as NodeJS.ErrnoException;
+  const found = reasonOf(error, 'no permission to write');
   const fix = 'Make room or mend the permissions, or choose another folder by HF_HUB_CACHE; what has been fetched is kept.';
-  return new HubError({ where: path ?? cache, expected: 'to write there', found: REASONS[code] ?? message, fix }, { cause: error });
+  return new HubError({ where: path ?? cache, expected: 'to write there', found, fix }, { cause: error });
 }

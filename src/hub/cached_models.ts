@@ -1,11 +1,13 @@
 import { HubError } from '../errors.ts';
-import { fileBytes, folderName, INCOMPLETE } from './cache.ts';
+import { cachedRepository, fileBytes, folderName, INCOMPLETE } from './cache.ts';
 import { digestOfFile, readSums, SUMS } from './digests.ts';
 import type { HubEnvironment } from './environment.ts';
-import { isCommit, type ModelId } from './model_id.ts';
+import { ifFree } from './lock.ts';
+import { DEFAULT_REVISION, formatModelId, isCommit, type ModelId } from './model_id.ts';
+import { hasNeeded } from './needed_files.ts';
 
 /** A snapshot in the cache, or a quantised model made of one. */
-export interface CachedModel {
+interface CachedModel {
   readonly repository: string;
   readonly commit: string;
   /** Branches and tags that were this commit when they were last asked for. */
@@ -21,10 +23,12 @@ export interface CachedModel {
 }
 
 /** A file whose content is not what its name in the cache says. */
-export interface DamagedFile {
+interface DamagedFile {
   readonly path: string;
   readonly expected: string;
   readonly found: string;
+  /** What `olmo-hybrid pull` takes to make it anew. */
+  readonly pull: string;
 }
 
 /** Models in the cache, by name, whoever downloaded them (Node only). */
@@ -58,11 +62,13 @@ export async function cachedModels({ cache, assets }: HubEnvironment): Promise<C
  */
 export async function verifyCached(
   id: Pick<ModelId, 'repository'>,
-  { cache, assets }: HubEnvironment,
+  environment: HubEnvironment,
   signal: AbortSignal,
   onRead: (bytes: number) => void,
 ): Promise<{ files: number; damaged: DamagedFile[] }> {
   const { rm } = await import('node:fs/promises');
+  const { cache, assets } = environment;
+  const models = (await cachedModels(environment)).filter(({ repository }) => repository === id.repository);
   const damaged: DamagedFile[] = [];
   let files = 0;
   const blobs = `${cache}/${folderName(id)}/blobs`;
@@ -77,10 +83,23 @@ export async function verifyCached(
       return 'no file';
     });
     if (found === expected) continue;
-    damaged.push({ path, expected, found });
+    damaged.push({ path, expected, found, pull: (await pullOf(path, models)) ?? id.repository });
     await rm(path, { force: true });
   }
   return { files, damaged };
+}
+
+/** What `pull` takes to bring back a file: the model that holds it, or one that links to it, by the revision that it is. */
+async function pullOf(path: string, models: readonly CachedModel[]): Promise<string | null> {
+  const { realpath } = await import('node:fs/promises');
+  const real = await realpath(path).catch(() => path);
+  for (const { repository, commit, revisions, weights, folder } of models) {
+    const held = await Promise.all((await filesBelow(folder)).map((file) => realpath(file).catch(() => file)));
+    if (!path.startsWith(`${folder}/`) && !held.includes(real)) continue;
+    const revision = revisions.includes(DEFAULT_REVISION) ? DEFAULT_REVISION : (revisions[0] ?? commit);
+    return `${formatModelId({ repository, revision })}${weights === null ? '' : ` --weights ${weights} --only-quantised`}`;
+  }
+  return null;
 }
 
 /** Files and the digests that they should have. */
@@ -99,10 +118,11 @@ export async function cachedBytes(id: Pick<ModelId, 'repository'>, { cache, asse
 }
 
 /**
- * Removes a repository from the cache, with all that was quantised from it; with a revision, only its snapshot and what no other one uses.
+ * Removes a repository from the cache, with all that was quantised from it; with a revision, only its snapshot, what was quantised from that, and what
+ * no other one uses. What another process is at work on stays then.
  * @param revision null for all
  * @returns bytes that are free now
- * @throws {HubError} when it is not there
+ * @throws {HubError} when it is not there, or another process quantises it
  */
 export async function removeCached(id: Pick<ModelId, 'repository'>, revision: string | null, environment: HubEnvironment): Promise<number> {
   const { rm } = await import('node:fs/promises');
@@ -114,30 +134,71 @@ export async function removeCached(id: Pick<ModelId, 'repository'>, revision: st
     throw new HubError({ where, expected: `it in the cache, ${environment.cache}`, found: 'it not there', fix });
   }
   const name = folderName(id);
-  const roots = [`${environment.cache}/${name}`, `${environment.cache}/.locks/${name}`, `${environment.assets}/olmo-hybrid/${name}`];
-  const before = await treeBytes(roots);
-  if (chosen.length === mine.length) {
-    for (const root of roots) await rm(root, { recursive: true, force: true });
-    return before;
+  const { blobs, refs, snapshots, locks, quantised } = cachedRepository(environment, id);
+  const roots = [`${environment.cache}/${name}`, locks, `${environment.assets}/olmo-hybrid/${name}`];
+  let freed = 0;
+  const remove = async (path: string) => {
+    freed += (await fileBytes(path)) ?? (await treeBytes([path]));
+    await rm(path, { recursive: true, force: true });
+  };
+  if (revision === null) {
+    for (const root of roots) await remove(root);
+    return freed;
   }
-  for (const { folder } of chosen) await rm(folder, { recursive: true });
+  for (const { commit, weights, folder } of chosen) {
+    if (weights === null) continue;
+    const free = await ifFree(`${quantised.locks}/${commit}-${weights}.lock`, async () => {
+      for (const path of [folder, `${folder}${INCOMPLETE}`]) await remove(path);
+    });
+    if (free) continue;
+    const fix = 'Wait for its end, or end it.';
+    throw new HubError({ where: folder, expected: 'no other process at work on it', found: `one that quantises to ${weights}`, fix });
+  }
+  const [gone, others] = [true, false].map((isChosen) => mine.filter((one) => one.weights === null && chosen.includes(one) === isChosen));
+  const unused = gone!.length === 0 ? [] : await unusedBlobs(blobs, foldersOf(gone!), foldersOf(others!));
+  for (const folder of foldersOf(gone!)) await remove(folder);
+  for (const path of unused) {
+    await ifFree(`${locks}/${path.slice(blobs.length + 1).replace(INCOMPLETE, '')}.olmo-hybrid.lock`, async () => await remove(path));
+  }
   const commits = chosen.map(({ commit }) => commit);
-  for (const refs of [`${roots[0]}/refs`, `${roots[2]}/refs`]) {
-    for (const [ref, commit] of await revisionsOf(refs)) if (commits.includes(commit)) await rm(`${refs}/${ref}`);
+  for (const folder of [refs, quantised.refs]) {
+    for (const [ref, commit] of await revisionsOf(folder)) if (commits.includes(commit)) await rm(`${folder}/${ref}`);
   }
-  await removeUnused(roots[0]!);
-  return before - (await treeBytes(roots));
+  const left = await Promise.all([blobs, snapshots, quantised.snapshots].map(filesBelow));
+  if (left.flat().length === 0 && !(await entries(locks)).some((lock) => lock.endsWith('.olmo-hybrid.lock'))) {
+    for (const root of roots) await remove(root);
+  }
+  return freed;
 }
 
-/** Removes blobs that no snapshot links to. */
-async function removeUnused(root: string): Promise<void> {
-  const { realpath, rm } = await import('node:fs/promises');
-  const used = new Set<string>();
-  for (const file of await filesBelow(`${root}/snapshots`)) used.add(await realpath(file).catch(() => ''));
-  for (const name of await entries(`${root}/blobs`)) {
-    const path = await realpath(`${root}/blobs/${name}`);
-    if (!used.has(path)) await rm(path);
-  }
+/**
+ * What no longer serves when some snapshots go: blobs that they link to and others do not. What is linked nowhere, such as the beginning of a file, may
+ * be of any snapshot that is not complete; it goes when no such other one is left. Unfinished files of Python stay, whose locks are of another kind.
+ */
+async function unusedBlobs(blobs: string, gone: readonly string[], others: readonly string[]): Promise<string[]> {
+  // In this order: what is linked while this looks is seen as linked.
+  const complete = await Promise.all(others.map((folder) => hasNeeded(folder, 'weights').catch(() => false)));
+  const names = await entries(blobs);
+  const linked = await linkedBlobs(gone);
+  const used = await linkedBlobs(others);
+  const unused = (name: string) => {
+    const oid = name.replace(INCOMPLETE, '');
+    return !used.has(oid) && !oid.endsWith('.incomplete') && (linked.has(oid) || complete.every(Boolean));
+  };
+  return names.filter(unused).map((name) => `${blobs}/${name}`);
+}
+
+/** Names of the blobs that snapshots link to, also of those that are not there. */
+async function linkedBlobs(snapshots: readonly string[]): Promise<Set<string>> {
+  const { readlink } = await import('node:fs/promises');
+  const { basename } = await import('node:path');
+  const names = new Set<string>();
+  for (const folder of snapshots) for (const file of await filesBelow(folder)) names.add(basename(await readlink(file).catch(() => '')));
+  return names;
+}
+
+function foldersOf(models: readonly CachedModel[]): string[] {
+  return models.map(({ folder }) => folder);
 }
 
 async function quantisedModels(name: string, own: string): Promise<CachedModel[]> {

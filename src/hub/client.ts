@@ -1,4 +1,4 @@
-import { HubError } from '../errors.ts';
+import { HubError, type Problem } from '../errors.ts';
 import type { HubEnvironment } from './environment.ts';
 import { formatModelId, type ModelId } from './model_id.ts';
 import { type Patience, retryAfter, retrying, Transient } from './retries.ts';
@@ -8,7 +8,7 @@ export interface HubOptions {
   /** Ends what is going on, with its reason as the error. */
   readonly signal?: AbortSignal | undefined;
   /** Tells why a request is repeated, and after which pause. */
-  readonly onRetry?: Patience['onRetry'];
+  readonly onRetry?: ((problem: Problem, pause_ms: number) => void) | undefined;
 }
 
 /** A response whose body has not been read. */

@@ -9,7 +9,7 @@ export async function hashFor(digits: number, bytes: number): Promise<Hash> {
   return digits === 64 ? createHash('sha256') : createHash('sha1').update(`blob ${bytes}\0`);
 }
 
-/** Digest of a file on disk. */
+/** Digest of a file on disk. @throws the signal's reason */
 export async function digestOfFile(
   path: string,
   digits: number,
@@ -19,9 +19,14 @@ export async function digestOfFile(
   const { createReadStream } = await import('node:fs');
   const { stat } = await import('node:fs/promises');
   const hash = await hashFor(digits, (await stat(path)).size);
-  for await (const piece of createReadStream(path, { highWaterMark: 1 << 22, signal })) {
-    hash.update(piece as Uint8Array);
-    onRead((piece as Uint8Array).length);
+  try {
+    for await (const piece of createReadStream(path, { highWaterMark: 1 << 22, signal })) {
+      hash.update(piece as Uint8Array);
+      onRead((piece as Uint8Array).length);
+    }
+  } catch (error) {
+    signal.throwIfAborted(); // a stream ends by an error of its own
+    throw error;
   }
   return hash.digest('hex');
 }

@@ -26,7 +26,7 @@ const RETRY_DELAY_MS = 1000;
  * Reads the environment (Node only). HF: huggingface_hub.constants.
  * @throws {ArgumentError} when a variable cannot be used
  */
-export async function hubEnvironment(env: NodeJS.ProcessEnv = process.env): Promise<HubEnvironment> {
+export async function hubEnvironment(env: Readonly<Record<string, string | undefined>> = process.env): Promise<HubEnvironment> {
   const { homedir } = await import('node:os');
   const { join } = await import('node:path');
   const expanded = (path: string) => path.replace(/^~(?=$|[/\\])/, homedir());
@@ -56,7 +56,7 @@ function endpointOf(text: string): string {
     where: 'HF_ENDPOINT',
     expected: 'an http or https URL',
     found: JSON.stringify(text),
-    fix: 'Mend or unset it.',
+    fix: 'Correct or unset it.',
   });
 }
 

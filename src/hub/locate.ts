@@ -1,8 +1,10 @@
 import type { ModelFiles } from '../checkpoint/model_files.ts';
-import { cachedRepository, readRef } from './cache.ts';
+import { HubError } from '../errors.ts';
+import { cachedRepository, readRefs } from './cache.ts';
 import { HubClient } from './client.ts';
-import { type ModelId, parseModelId } from './model_id.ts';
-import { hasNeeded } from './needed_files.ts';
+import { SUMS } from './digests.ts';
+import { formatModelId, type ModelId, parseModelId } from './model_id.ts';
+import { hasNeeded, isBegun, lostFiles } from './needed_files.ts';
 import { type PullOptions, pull } from './pull.ts';
 import { remoteFiles } from './remote_model.ts';
 import { openRepository } from './repository.ts';
@@ -48,20 +50,32 @@ export async function idOf(model: string): Promise<ModelId | null> {
 }
 
 /**
- * Looks a model up in the cache; no request is made.
+ * Looks a model up in the cache; no request is made. Where the Hub's files and what was quantised are of different commits, the commit that was asked
+ * for last is taken, and the other one only where nothing that is needed of this one was ever there.
  * @returns its folder, null when it is not there with all that is needed
+ * @throws {HubError} when a quantised folder has lost a file and nothing else will do
  */
 export async function cachedFolder(
   id: ModelId,
   { environment, need = 'weights', weights }: Pick<LocateOptions, 'environment' | 'need' | 'weights'>,
 ): Promise<string | null> {
   const { refs, snapshots, quantised } = cachedRepository(environment, id);
-  const snapshot = await readRef(refs, id.revision).then((commit) => commit && `${snapshots}/${commit}`);
-  const own = await readRef(quantised.refs, id.revision).then((commit) => commit && `${quantised.snapshots}/${commit}`);
-  const quantisedFirst = ['q8', 'q4'].filter((format) => format === weights).map((format) => own && `${own}/${format}`);
-  const quantisedLast = ['q8', 'q4'].filter(() => weights === undefined).map((format) => own && `${own}/${format}`);
-  for (const folder of [...quantisedFirst, snapshot, ...quantisedLast]) {
-    if (folder && (await hasNeeded(folder, need).catch(() => false))) return folder;
+  const asked = weights === 'q8' || weights === 'q4' ? [weights] : [];
+  const any = weights === undefined ? ['q8', 'q4'] : [];
+  for (const commit of await readRefs([refs, quantised.refs], id.revision)) {
+    const snapshot = `${snapshots}/${commit}`;
+    const inFormat = (format: string) => `${quantised.snapshots}/${commit}/${format}`;
+    for (const folder of [...asked.map(inFormat), snapshot, ...any.map(inFormat)]) {
+      if (await hasNeeded(folder, need).catch(() => false)) return folder;
+    }
+    // The original would be fetched otherwise, several times as large.
+    for (const format of [...asked, ...any]) {
+      const [lost] = await lostFiles(inFormat(format), need);
+      if (lost === undefined) continue;
+      const fix = `Run \`olmo-hybrid pull ${formatModelId(id)} --weights ${format} --only-quantised\`.`;
+      throw new HubError({ where: inFormat(format), expected: `${lost}, which ${SUMS} lists`, found: 'no such file', fix });
+    }
+    if (await isBegun(snapshot, need)) return null;
   }
   return null;
 }

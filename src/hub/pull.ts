@@ -1,5 +1,6 @@
 import { INDEX, isSmall, SINGLE } from '../checkpoint/model_files.ts';
 import { HubError, type Problem } from '../errors.ts';
+import { gigabytes } from '../words.ts';
 import { cachedRepository, cacheError, fileBytes, INCOMPLETE, linkBlob, writeRef } from './cache.ts';
 import { HubClient, type HubOptions } from './client.ts';
 import { download } from './download.ts';
@@ -106,7 +107,9 @@ class Pull {
     this.#total += sum(missing);
     await this.#checkRoom(missing);
     for (const file of files) {
-      if (missing.includes(file)) await this.#fetchOne(file);
+      const removed = !missing.includes(file) && (await fileBytes(this.#blob(file))) !== file.bytes; // by `cache rm`, since it was looked at
+      if (removed) this.#total += file.bytes;
+      if (removed || missing.includes(file)) await this.#fetchOne(file);
       await linkBlob(this.#snapshot, file.name, this.#blob(file));
     }
   }
@@ -152,8 +155,4 @@ class Pull {
 
 function sum(files: readonly HubFile[]): number {
   return files.reduce((total, { bytes }) => total + bytes, 0);
-}
-
-function gigabytes(bytes: number): string {
-  return bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }

@@ -1,13 +1,15 @@
 import type { FileHandle } from 'node:fs/promises';
-import { openCheckpointFolder } from '../checkpoint/checkpoint_folder.ts';
+import { openFile } from '../checkpoint/byte_source.ts';
+import { type CheckpointFolder, openCheckpointFolder } from '../checkpoint/checkpoint_folder.ts';
 import { INDEX, isSmall } from '../checkpoint/model_files.ts';
 import { quantisedMetadata } from '../checkpoint/quantised.ts';
+import { layoutSafetensors } from '../checkpoint/safetensors_writer.ts';
 import { HubError } from '../errors.ts';
-import { planModel } from '../load.ts';
+import { oneOf, planModel } from '../load.ts';
 import { planShards, SHARD_BYTES, type Shard, ShardWriter, shardBytes, shardIndex } from '../quantised_shards.ts';
 import { cachedRepository, cacheError, fileBytes, INCOMPLETE, writeRef } from './cache.ts';
 import { HubClient } from './client.ts';
-import { writeSums } from './digests.ts';
+import { SUMS, writeSums } from './digests.ts';
 import { type Held, withLock } from './lock.ts';
 import type { ModelId } from './model_id.ts';
 import { hasNeeded } from './needed_files.ts';
@@ -33,6 +35,7 @@ export interface PulledQuantised extends Pulled {
  */
 export async function pullQuantised(id: ModelId, options: PullQuantisedOptions): Promise<PulledQuantised> {
   const { environment, weights, signal, onWait } = options;
+  oneOf('weights', weights, ['q8', 'q4']); // the name of a folder of the cache
   const client = new HubClient(id, options);
   const repository = await openRepository(client);
   const { quantised } = cachedRepository(environment, id);
@@ -40,7 +43,9 @@ export async function pullQuantised(id: ModelId, options: PullQuantisedOptions):
   const lock = `${quantised.locks}/${repository.commit}-${weights}.lock`;
   try {
     const pulled = await withLock(lock, { signal, onWait: () => onWait?.(weights) }, async (held) => {
-      if (await hasNeeded(folder, 'weights')) return { ...(await facts(folder)), fetched: 0, not_finite: [] };
+      // The list is written last.
+      if ((await fileBytes(`${folder}/${SUMS}`)) !== null && (await hasNeeded(folder, 'weights')))
+        return { ...(await facts(folder)), fetched: 0, not_finite: [] };
       return await make(client, repository, folder, options, held);
     });
     await writeRef(quantised.refs, id.revision, repository.commit);
@@ -61,29 +66,21 @@ async function make(
 ): Promise<Made> {
   const { signal } = held;
   const { mkdir, rename, rm, writeFile } = await import('node:fs/promises');
-  const { dirname } = await import('node:path');
   const from = remoteFiles(client, repository);
-  const { config, placement } = await planModel(from, { weights, context: 1, memory_limit_bytes: Infinity });
+  const { config, placement } = await planModel(from, { weights, threads, context: 1, memory_limit_bytes: Infinity });
   const checkpoint = await openCheckpointFolder(from);
   const shards = planShards(from.name, config, checkpoint, placement.parameters, SHARD_BYTES);
-  const metadata = quantisedMetadata(
-    weights,
-    sourceOf(
-      repository,
-      checkpoint.files.map(({ source }) => source.name),
-    ),
-  );
+  const metadata = quantisedMetadata(weights, sourceOf(repository, checkpoint));
   const unfinished = `${folder}${INCOMPLETE}`;
   await rename(folder, unfinished).catch(() => {}); // where `cache verify` has taken files out of it
   await mkdir(unfinished, { recursive: true });
 
-  const total = checkpoint.files.reduce((sum, { source }) => sum + source.byteLength, 0);
+  const total = [...checkpoint.files.values()].reduce((sum, { source }) => sum + source.byteLength, 0);
   let [done, fetched] = [0, 0];
   const writer = await ShardWriter.create(shards, threads);
   try {
     await checkRoom(client, unfinished, shards, metadata);
-    for (const { source } of checkpoint.files) {
-      const name = source.name.slice(`${client.where()}: `.length);
+    for (const [name, { source }] of checkpoint.files) {
       const ofSource = shards.filter((shard) => shard.source.source === source);
       const before = done;
       if (!(await areDone(unfinished, ofSource, metadata))) {
@@ -94,6 +91,7 @@ async function make(
           onProgress?.(done, total, name);
         };
         await withUnfinished(unfinished, ofSource, held, async (files) => {
+          await from.compare(name, reader.read); // by its header all was planned
           await writer.write(files, metadata, reader.read, onRead);
           await reader.finish();
         }).finally(() => reader.close());
@@ -105,26 +103,37 @@ async function make(
     await writer.dispose();
   }
   const small = from.names.filter(isSmall);
-  for (const name of small) {
-    const reader = await ForwardReader.open(remoteFile(client, repository, name));
-    const bytes = new Uint8Array(repository.files.get(name)!.bytes);
-    await reader.read(0, bytes);
-    await reader.finish();
-    await mkdir(dirname(`${unfinished}/${name}`), { recursive: true });
-    await writeFile(`${unfinished}/${name}`, bytes);
-    fetched += bytes.length;
-  }
+  fetched += await copySmall(client, repository, small, unfinished);
   if (shards.length > 1) await writeFile(`${unfinished}/${INDEX}`, shardIndex(shards));
   const index = shards.length > 1 ? [INDEX] : [];
   await writeSums(unfinished, [...shards.map(({ name }) => name), ...index, ...small].sort(), signal);
+  await held.check();
   await rm(folder, { recursive: true, force: true });
+  await held.check();
   await rename(unfinished, folder);
   return { ...(await facts(folder)), fetched, not_finite: [...writer.notFinite] };
 }
 
+/** Returns the bytes of the files. */
+async function copySmall(client: HubClient, repository: Repository, names: readonly string[], to: string): Promise<number> {
+  const { mkdir, writeFile } = await import('node:fs/promises');
+  const { dirname } = await import('node:path');
+  let copied = 0;
+  for (const name of names) {
+    const reader = await ForwardReader.open(remoteFile(client, repository, name));
+    const bytes = new Uint8Array(repository.files.get(name)!.bytes);
+    await reader.read(0, bytes);
+    await reader.finish();
+    await mkdir(dirname(`${to}/${name}`), { recursive: true });
+    await writeFile(`${to}/${name}`, bytes);
+    copied += bytes.length;
+  }
+  return copied;
+}
+
 /** Says of what it was made: the sha256 of each file of weights, as the repository lists it. */
-function sourceOf({ id, commit, files }: Repository, sources: readonly string[]) {
-  const digests = [...files.values()].filter(({ name }) => sources.some((source) => source.endsWith(`: ${name}`)));
+function sourceOf({ id, commit, files }: Repository, checkpoint: CheckpointFolder) {
+  const digests = [...files.values()].filter(({ name }) => checkpoint.files.has(name));
   return {
     source_repository: id.repository,
     source_commit: commit,
@@ -152,8 +161,17 @@ async function withUnfinished(
   for (const { name } of shards) await rename(`${folder}/${name}${INCOMPLETE}`, `${folder}/${name}`);
 }
 
+/** Whether files are of the size that was planned, and begin with the header that was planned. */
 async function areDone(folder: string, shards: readonly Shard[], metadata: ReadonlyMap<string, string>): Promise<boolean> {
-  for (const shard of shards) if ((await fileBytes(`${folder}/${shard.name}`)) !== shardBytes(shard, metadata)) return false;
+  for (const shard of shards) {
+    const path = `${folder}/${shard.name}`;
+    if ((await fileBytes(path)) !== shardBytes(shard, metadata)) return false;
+    const { header } = layoutSafetensors(shard.outputs, metadata);
+    const found = new Uint8Array(header.length);
+    const source = await openFile(path);
+    await source.read(0, found).finally(() => source.close());
+    if (Buffer.compare(header, found) !== 0) return false;
+  }
   return true;
 }
 

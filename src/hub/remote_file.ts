@@ -87,8 +87,8 @@ export class RemoteFile {
           arriving.push(new Arrival(out, (onBytes) => this.#read(from, out, onBytes, signals)));
         }
         for await (const piece of arriving[0]!.pieces()) {
-          yield piece;
           at += piece.length;
+          yield piece;
         }
         // Only now may its buffer be filled again.
         arriving.shift();
@@ -97,7 +97,8 @@ export class RemoteFile {
       if (!(error instanceof RangesIgnored)) throw error;
       yield* this.#whole(at);
     } finally {
-      stop.abort();
+      // Whoever leaves behind the last byte lets the last request end by itself.
+      if (at < this.file.bytes) stop.abort();
       await Promise.allSettled(arriving.map(({ end }) => end));
     }
   }

@@ -1,3 +1,4 @@
+import { isPlainName } from '../checkpoint/model_files.ts';
 import { HubError } from '../errors.ts';
 import { kindOf } from '../text_file.ts';
 import type { HubClient } from './client.ts';
@@ -48,6 +49,7 @@ async function readRepository(client: HubClient): Promise<Repository> {
   const common = { hubUrl: client.environment.endpoint, fetch };
   const { sha } = await modelInfo({ ...common, name, revision, additionalFields: ['sha'] });
   if (typeof sha !== 'string' || !isCommit(sha)) throw nonsense(client, `the commit of ${revision}`, kindOf(sha));
+  if (isCommit(revision) && sha !== revision) throw nonsense(client, `the commit ${revision}`, sha);
 
   const files = new Map<string, HubFile>();
   let entries = 0;
@@ -57,6 +59,8 @@ async function readRepository(client: HubClient): Promise<Repository> {
     if (type !== 'file') continue;
     const file = { name: path, bytes: lfs?.size ?? size, oid: lfs?.oid ?? oid };
     if (!isFile(file)) throw nonsense(client, 'files with a name, a size and a digest', kindOf(file));
+    // A name becomes a path on disk. One that may lead elsewhere is no model's: it is passed over, so that a harmless `run 10:20.log` keeps nobody out.
+    if (!path.split('/').every(isPlainName)) continue;
     files.set(path, file);
   }
   return { id: client.id, commit: sha, files };

@@ -108,6 +108,7 @@ export class OlmoHybridForCausalLM {
   private readonly headRows: Tensor;
   private readonly tables: RotaryTables;
   private tokensSoFar = 0;
+  private changesSoFar = 0;
   /** Positions from the first whose keys and values are of one text: `tokensSoFar`, and after a restore up to where the text had come before. */
   private tokensKept = 0;
 
@@ -147,6 +148,11 @@ export class OlmoHybridForCausalLM {
     return this.tokensSoFar;
   }
 
+  /** Calls so far that have changed what the caches hold. */
+  get changes(): number {
+    return this.changesSoFar;
+  }
+
   /** Sees every intermediate by its HF module path, in the order of computation; null for none. */
   set tap(tap: Tap | null) {
     for (const m of this.banks) m.tap = tap;
@@ -165,11 +171,15 @@ export class OlmoHybridForCausalLM {
 
   /**
    * The same with the logits of every token.
-   * @param out [T, vocab_size]
-   * @throws {ArgumentError} as forward
+   * @param out [T, vocab_size], or longer
+   * @throws {ArgumentError} as forward, and when `out` is too short
    */
   forwardAll(tokens: readonly number[] | Int32Array, out: FloatArray): void {
     const V = this.config.vocab_size;
+    if (out.length < tokens.length * V) {
+      const [expected, found] = [`room for ${tokens.length} rows of ${V} logits`, `room for ${out.length} numbers`];
+      throw new ArgumentError({ where: 'out', expected, found, fix: 'Make it longer, or pass fewer tokens.' });
+    }
     const x = this.runLayers(tokens);
     for (let row = 0; row < x.rows; row += LOGIT_ROWS) {
       const rows = Math.min(LOGIT_ROWS, x.rows - row);
@@ -179,6 +189,7 @@ export class OlmoHybridForCausalLM {
 
   /** Empties the caches. */
   reset(): void {
+    this.changesSoFar++;
     for (const layer of this.layers) layer.cache.reset();
     this.tokensSoFar = 0;
     this.tokensKept = 0;
@@ -212,6 +223,7 @@ export class OlmoHybridForCausalLM {
     if (left.includes(true) && position > this.tokensKept) {
       refuse(`the keys and values of its ${position} tokens in the caches`, `those of ${this.tokensKept}`);
     }
+    this.changesSoFar++;
     this.layers.forEach(({ cache }, i) => {
       if (!left[i]) cache.restore(layers[i]!, position);
     });
@@ -224,10 +236,11 @@ export class OlmoHybridForCausalLM {
    * @throws {ArgumentError} when they are empty, hold more or cannot hold so many
    */
   stretch(position: number): void {
-    if (this.tokensSoFar < 1 || position < this.tokensSoFar || position > this.context) {
-      const expected = `from ${Math.max(1, this.tokensSoFar)} to ${this.context}, after at least one token`;
+    if (this.tokensSoFar < 1 || position < this.tokensSoFar || position > this.context || !Number.isInteger(position)) {
+      const expected = `an integer from ${Math.max(1, this.tokensSoFar)} to ${this.context}, after at least one token`;
       throw new ArgumentError({ where: 'position', expected, found: `${position}`, fix: 'Load the model with a larger context.' });
     }
+    this.changesSoFar++;
     for (const layer of this.layers) layer.cache.stretch(this.tokensSoFar, position);
     this.tokensSoFar = position;
     this.tokensKept = position;
@@ -235,6 +248,7 @@ export class OlmoHybridForCausalLM {
 
   private runLayers(tokens: readonly number[] | Int32Array): Tensor {
     this.check(tokens);
+    this.changesSoFar++;
     const T = tokens.length;
     let m = this.banks[0]!;
     let x = this.residual.get(m)!; // [T, D]

@@ -1,4 +1,4 @@
-import { KERNELS, type KernelExports } from './wasm_module.ts';
+import { type KernelExports, WASM_KERNELS } from './wasm_module.ts';
 
 // Words of the block, each that several threads write to on a cache line of its own.
 /** Grains of the running call that no thread has taken yet. Workers sleep on it. */
@@ -12,7 +12,7 @@ export const WAITING = 56;
 /** FAILED or ENDED. */
 export const STATE = 48;
 export const [FAILED, ENDED] = [1, 2];
-/** Number of the call and what to run: index into KERNELS, index of the memory, outputs in all, outputs of a grain, grains. */
+/** Number of the call and what to run: index into WASM_KERNELS, index of the memory, outputs in all, outputs of a grain, grains. */
 export const [CALL, KERNEL, MEMORY, COUNT, GRAIN, GRAINS] = [80, 81, 82, 83, 84, 85];
 const WORDS = 96;
 /** Most numbers that a kernel takes, its range included. */
@@ -52,7 +52,7 @@ export class KernelRunner {
   }
 
   add(core: KernelExports): void {
-    this.kernels.push(KERNELS.map((name) => core[name]));
+    this.kernels.push(WASM_KERNELS.map((name) => core[name]));
   }
 
   /** Runs outputs [begin, end) of a kernel with the arguments in `args`; its last two parameters are the range. */

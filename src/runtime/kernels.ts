@@ -55,7 +55,7 @@ export interface LinearGroup {
  * The one list of kernels. A table of them computes the whole model: `reference/index.ts` in float64 as the text, `wasm_kernels.ts` over
  * `assembly/` as the fast print of it, `bf16/index.ts` with PyTorch's roundings to bfloat16. Outputs come first; T is `rows` of the first
  * input. Nothing is allocated by a call.
- * Equations, shapes and sources stand in `reference/<kernel>.ts`; contracts of memory in `assembly/<kernel>.ts`.
+ * Equations, shapes and sources stand in `reference/<kernel>.ts` (embedding and add: `reference/index.ts`); contracts of memory in `assembly/<kernel>.ts`.
  */
 export interface Kernels {
   readonly name: 'wasm' | 'reference' | 'bf16';

@@ -16,7 +16,7 @@ import {
   STATE,
   WAITING,
 } from './command_block.ts';
-import { type Build, hasWideVectors, KERNELS, type KernelExports, kernelModule, type KernelName } from './wasm_module.ts';
+import { type Build, hasWideVectors, type KernelExports, kernelModule, WASM_KERNELS, type WasmKernelName } from './wasm_module.ts';
 import type { WorkerNews, WorkerStart } from './worker.ts';
 
 // A page may not sleep on its own thread; there the caller looks until the workers are done.
@@ -38,7 +38,7 @@ interface Thread {
 
 /** Runs `kernel` for outputs [0, count), whole grains of `grain` of them in a thread at a time. The a's are its arguments before the range. */
 export type RunKernel = (
-  kernel: KernelName,
+  kernel: WasmKernelName,
   count: number,
   grain: number,
   a0: number,
@@ -57,7 +57,7 @@ export type RunKernel = (
   a13?: number,
 ) => void;
 
-const INDEX = Object.fromEntries(KERNELS.map((name, i) => [name, i])) as Record<KernelName, number>;
+const INDEX = Object.fromEntries(WASM_KERNELS.map((name, i) => [name, i])) as Record<WasmKernelName, number>;
 
 /**
  * The threads that share each kernel call: the calling one and workers that have the same kernels over the same memories. Outputs are split,
@@ -217,7 +217,7 @@ export class ThreadPool {
     if (Atomics.load(words, ASLEEP) > 0) Atomics.notify(words, LEFT);
     const own = this.ownShare(block, kernel);
     this.waitFor(words, grains - own);
-    if (Atomics.load(words, STATE) === FAILED) throw this.broken(`an error in ${KERNELS[kernel]}`);
+    if (Atomics.load(words, STATE) === FAILED) throw this.broken(`an error in ${WASM_KERNELS[kernel]}`);
   }
 
   /** A mistake here is one of the pool: workers may still hold parts of the call. */
@@ -225,7 +225,7 @@ export class ThreadPool {
     try {
       return this.runner.share(block, false);
     } catch (cause) {
-      throw this.broken(`an error in ${KERNELS[kernel]}`, cause);
+      throw this.broken(`an error in ${WASM_KERNELS[kernel]}`, cause);
     }
   }
 

@@ -2,7 +2,7 @@ import { RuntimeLimitError } from '../errors.ts';
 import type { Mode } from './bank.ts';
 
 /** The exports of a module of kernels that take a range [begin, end) of their outputs as their last two arguments; assembly/index.ts is their source. */
-export const KERNELS = [
+export const WASM_KERNELS = [
   'add',
   'attention',
   'causal_conv1d',
@@ -35,11 +35,11 @@ export const KERNELS = [
   'store_rows',
   'swiglu',
 ] as const;
-export type KernelName = (typeof KERNELS)[number];
+export type WasmKernelName = (typeof WASM_KERNELS)[number];
 
 /** All exports. Addresses are numbers >= 0. */
 export type KernelExports = Readonly<
-  Record<KernelName | 'byte_dot_kind' | 'exp32' | 'exp64' | 'log64' | 'set_scratch' | 'set_wide', (...args: number[]) => number>
+  Record<WasmKernelName | 'byte_dot_kind' | 'exp32' | 'exp64' | 'log64' | 'set_scratch' | 'set_wide', (...args: number[]) => number>
 >;
 
 /**

@@ -172,39 +172,15 @@ export function directions(T: number, H: number, D: number): fc.Arbitrary<Values
   return anyDirections().map((make) => make(T, H, D));
 }
 
-/** The values with the lower half of their bits cut off: bf16 can represent them. */
-export function truncatedToBf16({ data, rows, cols }: Values): Values {
-  const f32 = Float32Array.from(data);
-  const bits = new Uint32Array(f32.buffer);
-  for (let i = 0; i < bits.length; i++) bits[i]! &= 0xffff0000;
-  return { data: f32, rows, cols };
-}
-
 /** The same shape with every element mapped. */
 export function mapped<X extends { readonly data: FloatArray }>(x: X, f: (value: number, index: number) => number): X {
   return { ...x, data: Float64Array.from(x.data, f) };
-}
-
-/** Rows [begin, end). */
-export function rowsOf({ data, cols }: Values, begin: number, end: number): Values {
-  return { data: data.slice(begin * cols, end * cols), rows: end - begin, cols };
-}
-
-/** One after the other. */
-export function stacked(...parts: readonly Values[]): Values {
-  const data = Float64Array.from(parts.flatMap((part) => [...part.data]));
-  return { data, rows: parts.reduce((sum, part) => sum + part.rows, 0), cols: parts[0]!.cols };
 }
 
 /** Where a sequence of n is cut: 0 < cut < n in order, possibly none. */
 export function cuts(n: number): fc.Arbitrary<number[]> {
   if (n < 2) return fc.constant([]);
   return fc.uniqueArray(fc.integer({ min: 1, max: n - 1 }), { maxLength: 4 }).map((all) => all.sort((a, b) => a - b));
-}
-
-/** The pieces [begin, end) that the cuts leave of n. */
-export function pieces(n: number, at: readonly number[]): [number, number][] {
-  return [0, ...at].map((begin, i) => [begin, at[i] ?? n]);
 }
 
 /** A failing property prints where its values come from, not thousands of them. */

@@ -4,12 +4,8 @@ export const U32 = 2 ** -24;
 export const U64 = 2 ** -53;
 /** The largest error of one rounding to f32 where its numbers are no longer normal. */
 export const TINY = 2 ** -150;
-/** Relative error of the kernels' exp, as assembly/math.ts states it. */
-export const EXP_ERROR = 1e-11;
-/** One rounding of a value that was computed in f64 from a few exp: what the kernels promise that round once. */
-export const ROUNDED_ONCE = U32 * (1 + 1e-3);
-
-type Numbers = ArrayLike<number>;
+/** What can be compared. */
+export type Numbers = ArrayLike<number>;
 
 /** How far from the wanted value each element may be: relative * |of[i]| + absolute. */
 export interface Bound {
@@ -58,43 +54,6 @@ export function assertSame(got: Numbers, want: Numbers): void {
   for (let i = 0; i < want.length; i++) {
     if (!Object.is(got[i], want[i])) throw new Error(`element ${i} of ${want.length}: got ${show(got[i]!)}, want ${show(want[i]!)}`);
   }
-}
-
-/**
- * The error against the truth is at most `most` times PyTorch's. Where PyTorch was lucky its error counts as half an ulp of the largest
- * true value: no f32 result can promise less.
- * @throws {Error} with the ratio.
- */
-export function assertErrorRatio(ours: Numbers, pytorch: Numbers, truth: Numbers, most = 2): void {
-  const ratio = largestError(ours, truth) / Math.max(largestError(pytorch, truth), halfUlp(largest(truth)));
-  if (!(ratio <= most)) throw new Error(`error ratio ${ratio.toPrecision(4)}, at most ${most}`);
-}
-
-/** The largest |got - want| is at most this part of the largest |want|. @throws {Error} with the part that it is. */
-export function assertRelative(got: Numbers, want: Numbers, most: number): void {
-  const error = largestError(got, want);
-  if (!(error <= most * largest(want))) throw new Error(`relative error ${(error / largest(want)).toPrecision(4)}, at most ${most}`);
-}
-
-/** Half the distance from x to the next f32. */
-export function halfUlp(x: number): number {
-  return x === 0 ? TINY : Math.max(TINY, 2 ** (Math.floor(Math.log2(Math.abs(x))) - 24));
-}
-
-function largestError(got: Numbers, want: Numbers): number {
-  sameLength(got, want);
-  let most = 0;
-  for (let i = 0; i < want.length; i++) {
-    const error = Math.abs(got[i]! - want[i]!);
-    if (!(error <= most)) most = Number.isNaN(error) ? Infinity : error;
-  }
-  return most;
-}
-
-function largest(values: Numbers): number {
-  let most = 0;
-  for (let i = 0; i < values.length; i++) most = Math.max(most, Math.abs(values[i]!));
-  return most;
 }
 
 function sameLength(got: Numbers, want: Numbers): void {

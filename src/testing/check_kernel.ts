@@ -38,7 +38,7 @@ export interface KernelReport {
 }
 
 /** What every kernel has to do before all other laws. */
-export const EQUALS_REFERENCE: Law = {
+const EQUALS_REFERENCE: Law = {
   name: 'equals the float64 reference',
   async holds(port, { inputs, params }) {
     port.assertTrue(await port.run(inputs, params), { inputs, params });

@@ -1,3 +1,4 @@
+export type { FloatArray } from '../runtime/tensor.ts';
 export { type KernelName, type KernelTensor, kernelNames } from '../kernel_calls.ts';
 export { functionAdapter, type KernelAdapter, type KernelRequest, type KernelResults } from './adapter.ts';
 export {
@@ -22,9 +23,10 @@ export {
   type Values,
   values,
 } from './arbitraries.ts';
-export { assertClose, assertSame, type Bound, shareOfBound } from './assert_close.ts';
+export { assertClose, assertSame, type Bound, type Numbers, shareOfBound } from './assert_close.ts';
 export { type CheckOptions, checkKernel, type KernelReport, lawsOf } from './check_kernel.ts';
 export { type BrokenLaw, KernelFailure } from './kernel_failure.ts';
+export type { Example, KernelCase } from './kernel_spec.ts';
 export { type SubprocessAdapter, type SubprocessOptions, subprocessAdapter } from './subprocess_adapter.ts';
 export type { Params, Tensors } from './tensors.ts';
 export { type WasmCall, type WasmOptions, wasmAdapter } from './wasm_adapter.ts';

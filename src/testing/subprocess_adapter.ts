@@ -18,7 +18,7 @@ export interface SubprocessOptions {
   /** What messages call the kernel. Default: the command. */
   readonly name?: string | undefined;
   readonly cwd?: string | undefined;
-  readonly env?: NodeJS.ProcessEnv | undefined;
+  readonly env?: Readonly<Record<string, string | undefined>> | undefined;
   /** Longest wait for one answer, the start of the process included. Default 120,000. */
   readonly timeout_ms?: number | undefined;
 }

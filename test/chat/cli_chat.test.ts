@@ -136,7 +136,7 @@ describe('what is refused', () => {
 
   test('an unknown command, a file that is no session, a message that does not fit', async () => {
     expect((await error('/foo\n', dir)).stderr).toContain('expected a command, found "/foo". /help lists them.');
-    expect((await error('', dir, '--session', join(dir, 'config.json'))).stderr).toContain('This is no session, or it is damaged');
+    expect((await error('', dir, '--session', join(dir, 'config.json'))).stderr).toContain('This is not a session file, or it is damaged');
     const long = await error(`${'word '.repeat(200)}\n`, dir, '--context', '200');
     expect(long.stderr).toMatch(
       /error context: expected room for an answer of 50 tokens in a context of 200, found \d{3} tokens.*--context/,

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { type ChatTemplate, encodeChat, readChatTemplate } from '../../src/chat_template.ts';
 import { type Answer, type AnswerOptions, Conversation, type ConversationOptions } from '../../src/chat/conversation.ts';
-import { type CheckpointOptions, StateCheckpoints } from '../../src/chat/state_checkpoints.ts';
+import { type StateCheckpointOptions, StateCheckpoints } from '../../src/chat/state_checkpoints.ts';
 import { ArgumentError, RuntimeLimitError, TokenizerError } from '../../src/errors.ts';
 import { generate } from '../../src/generate.ts';
 import { readGenerationConfig } from '../../src/generation_config.ts';
@@ -41,7 +41,7 @@ const plain: ChatTemplate = {
   sources: new Map([['default', '{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant: ']]),
 };
 
-type Options = Partial<ConversationOptions> & LoadOptions & CheckpointOptions & { template?: ChatTemplate };
+type Options = Partial<ConversationOptions> & LoadOptions & StateCheckpointOptions & { template?: ChatTemplate };
 
 async function begin({ template = chatml, every, limit_bytes, context, kv, kernels, mode, prefill_chunk, ...options }: Options = {}) {
   const loaded = await loadModel(dir, { context: context ?? 2048, kv, kernels, mode, prefill_chunk: prefill_chunk ?? 32 });
@@ -126,7 +126,7 @@ describe('twenty turns', () => {
       expect(tokens).toEqual(await fromScratch(prompt, 25));
       // The prompt is the template's text, but for the spaces that it trims.
       const messages = [{ role: 'system', content: 'Be brief.' }, ...conversation.messages.slice(0, -1)];
-      const { text: rendered } = await encodeChat(tokenizer, chatml, { messages, addGenerationPrompt: true });
+      const { text: rendered } = await encodeChat(tokenizer, chatml, { messages, add_generation_prompt: true });
       expect(tokenizer.decode(prompt).replace(/\s+/g, '')).toBe(rendered.replace(/\s+/g, ''));
     }
   });
@@ -282,7 +282,7 @@ describe('what ends an answer', () => {
     for (let turn = 0; turn < 3; turn++) {
       const { tokens } = (await collect(conversation.send('Hello', { max_tokens: 60 }))).result;
       expect(tokens).toHaveLength(60);
-      expect(Math.max(...tokens)).toBeLessThan(tokenizer.vocabSize);
+      expect(Math.max(...tokens)).toBeLessThan(tokenizer.vocab_size);
     }
     expect(model.counted()).toBe(checkpoints.tokens.length);
   });
@@ -295,6 +295,35 @@ describe('what ends an answer', () => {
     expect(() => conversation.keep(0, 0)).toThrow(ArgumentError);
     await first.return(undefined as never);
     await conversation.send('Hello', { max_tokens: 1 }).next();
+  });
+
+  describe('two conversations on one model', async () => {
+    const options = { max_tokens: 12 };
+    const alone = await begin({ eos_token_id: [] });
+    const wanted = [await alone.say('Tell me of the sea', options), await alone.say('And of the ships', options)];
+
+    test('answer in turns as if each had it for itself', async () => {
+      const first = await begin({ eos_token_id: [] });
+      const second = new Conversation(new StateCheckpoints(first.model), tokenizer, chatml, { eos_token_id: [], temperature: 1, seed: 7 });
+      const got = [await first.say('Tell me of the sea', options)];
+      const { position } = first.model;
+      const other = await first.answer(second.send('Tell me of the sea', options));
+      expect(first.model.position).toBe(position); // only the tokens differ
+      expect(other.tokens).not.toEqual(got[0]!.tokens);
+      got.push(await first.say('And of the ships', options));
+      expect(got.map(({ tokens }) => tokens)).toEqual(wanted.map(({ tokens }) => tokens));
+      expect(got[1]!.cached_tokens).toBe(0);
+    });
+
+    test('at once: the earlier answer says so, the later one is right', async () => {
+      const first = await begin({ eos_token_id: [] });
+      const second = new Conversation(new StateCheckpoints(first.model), tokenizer, chatml, { eos_token_id: [], temperature: 1, seed: 7 });
+      const earlier = second.send('Who are you', options);
+      await earlier.next();
+      const later = await first.say('Tell me of the sea', options);
+      expect(later.tokens).toEqual(wanted[0]!.tokens);
+      await expect(earlier.next()).rejects.toThrow('one generation at a time');
+    });
   });
 });
 
@@ -397,6 +426,10 @@ describe('what users write', () => {
   test('options out of range are refused at once', async () => {
     await expect(begin({ temperature: -1, seed: 0.5 })).rejects.toThrow(/temperature.*\n.*seed/);
     const { conversation } = await begin();
+    const nothing = {} as ConversationOptions; // as a caller in JavaScript may forget it
+    expect(() => new Conversation(conversation.checkpoints, tokenizer, chatml, nothing)).toThrow(
+      /^eos_token_id: expected a list of token ids, found undefined/,
+    );
     await expect(conversation.regenerate().next()).rejects.toThrow('expected a message to answer, found none');
     await expect(conversation.edit('x').next()).rejects.toThrow(ArgumentError);
   });

@@ -78,7 +78,7 @@ const LEVELS = {
     return { ids: texts.map((text) => (mistake.ids ?? ((all) => all))(tokenizer.encode(text))) };
   },
   async template({ model, messages, tools, add_generation_prompt }) {
-    const text = await renderChat(await readChatTemplate(model), { messages, tools, addGenerationPrompt: add_generation_prompt });
+    const text = await renderChat(await readChatTemplate(model), { messages, tools, add_generation_prompt });
     return { text: (mistake.text ?? ((all) => all))(text) };
   },
   async op({ op, params, inputs, output }) {

@@ -7,6 +7,9 @@ import type { Bank } from '../../src/runtime/bank.ts';
 import type { Tensor } from '../../src/runtime/tensor.ts';
 import { CUT, type Mutant, type Session } from './mutant.ts';
 
+/** Three times the pad_token_id of config.json. */
+const PADDING = [0, 0, 0];
+
 /** What is private to a layer, and not safe from a mutant. */
 interface Parts {
   bank: Bank;
@@ -200,11 +203,7 @@ const STATES: readonly Mutant[] = [
     causes: ['foreign_inputs_in_state'],
     in_python: 'right_padding_in_state',
     kernel: null,
-    run: (session) =>
-      withOthersInState(
-        session,
-        Array.from({ length: 3 }, () => session.config.pad_token_id!),
-      ),
+    run: (session) => withOthersInState(session, PADDING),
   },
   {
     name: 'state_kept_after_rewind',

@@ -58,6 +58,10 @@ export class CountingModel implements RewindableLM {
     return this.#model.position;
   }
 
+  get changes(): number {
+    return this.#model.changes;
+  }
+
   reset(): void {
     this.#model.reset();
   }

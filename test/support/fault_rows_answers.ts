@@ -49,6 +49,10 @@ const WAYS_OUT = [
   '',
   'a\0b',
   'refs/../../astray',
+  'LICENSE/../../../../../astray',
+  'LICENSE/..',
+  'LICENSE\0x',
+  'LICENSE\\..\\astray',
 ];
 const nowhereElse = () => expect(existsSync(ABSOLUTE)).toBe(false);
 
@@ -68,6 +72,13 @@ export const answers: readonly Row[] = [
   ...[null, [], {}, 1, { sha: 'main' }, { sha: '../../../astray' }, { sha: null }].map(
     (value): Row => ({ fault: `a model that is ${JSON.stringify(value)}`, must: 'refused', script: revision(value), refused: /org\/name/ }),
   ),
+  {
+    fault: 'another commit than the one asked for',
+    must: 'refused',
+    id: `org/name@${model.refs.get('main')}`,
+    script: revision({ sha: 'c'.repeat(40) }),
+    refused: /expected the commit/,
+  },
   ...[null, {}, 1, [null], [1], [{}], [{ type: 'file' }]].map(
     (value): Row => ({
       fault: `a listing that is ${JSON.stringify(value)}`,
@@ -118,7 +129,7 @@ export const answers: readonly Row[] = [
     (path): Row => ({
       fault: `${JSON.stringify(path)} in the listing`,
       must: 'nothing is written there',
-      script: tree((entries) => [...entries, { ...entries[0], path }]),
+      script: tree((entries) => [...entries, { ...entries.find(({ path }) => path === 'config.json')!, path }]),
       check: nowhereElse,
     }),
   ),

@@ -9,6 +9,7 @@ export class TableModel implements CausalLM {
   readonly config: { readonly vocab_size: number };
   readonly context: number;
   readonly prefill_chunk: number;
+  changes = 0;
   resets = 0;
   readonly calls: number[][] = [];
   /** Runs inside every forward call, before its logits are made. */
@@ -28,6 +29,7 @@ export class TableModel implements CausalLM {
   }
 
   reset(): void {
+    this.changes += 1;
     this.resets += 1;
     this.#cached = [];
   }
@@ -35,6 +37,7 @@ export class TableModel implements CausalLM {
   forward(tokens: readonly number[] | Int32Array): Float32Array {
     if (tokens.length === 0 || tokens.length > this.prefill_chunk) throw new Error(`${tokens.length} tokens in one call`);
     if (this.position + tokens.length > this.context) throw new Error('the caches are full');
+    this.changes += 1;
     this.calls.push([...tokens]);
     this.#cached.push(...tokens);
     this.onForward(this.calls.length);

@@ -3,7 +3,7 @@ import { openFile } from '../../src/checkpoint/byte_source.ts';
 import { readSafetensors } from '../../src/checkpoint/safetensors.ts';
 import { type TensorData, writeSafetensors } from '../../src/checkpoint/safetensors_writer.ts';
 import { loadModel } from '../../src/load.ts';
-import { type TraceFile, type TraceOptions, writeTrace } from '../../src/trace.ts';
+import { type WrittenTrace, type TraceOptions, writeTrace } from '../../src/trace.ts';
 import { writeFile } from 'node:fs/promises';
 import { goldenIds, goldenModel } from './models.ts';
 
@@ -13,7 +13,7 @@ export async function traceOf(
   model: string,
   tokens: number,
   { prefill_chunk, ...options }: Partial<TraceOptions> & { readonly prefill_chunk?: number } = {},
-): Promise<TraceFile | null> {
+): Promise<WrittenTrace | null> {
   const all: TraceOptions = { kernels: 'wasm', mode: 'strict', producer: 'test', ...options };
   const dir = goldenModel(model);
   const load = async () => (await loadModel(dir, { context: tokens, prefill_chunk, kernels: all.kernels, mode: all.mode })).model;

@@ -11,7 +11,7 @@ export const FLUSHED = 2 ** -126 + TINY;
 export const CLOSED = 2 ** -118;
 
 /** Values of one kind, for any shape. */
-export type TensorMaker = (...shape: number[]) => KernelTensor;
+type TensorMaker = (...shape: number[]) => KernelTensor;
 
 /** Any of these kinds of values. */
 export function anyOf(draws: readonly Draw[]): fc.Arbitrary<TensorMaker> {

@@ -35,7 +35,7 @@ describe('--session', () => {
     for (const [session, found] of [
       [join(folder, 'no', 's'), 'found no such folder'],
       [folder, 'found a folder'],
-      [none, 'This is no session'],
+      [none, 'This is not a session file'],
     ] as const) {
       const { code, stderr } = await runWith('Hello\n', 'chat', dir, '--session', session);
       expect(code).toBe(1);

@@ -47,7 +47,7 @@ interface Place {
  * @param tokens [T] ids below vocab_size.
  * @param load Loads the model of `dir` with the options' kernels and mode and a context of T positions, once all else has been checked.
  * @returns null when the signal ended it.
- * @throws {ArgumentError} when `only` matches no name, or the file cannot be written; {CheckpointError} when the weights cannot be read.
+ * @throws {ArgumentError} when something in `only` matches no name, or the file cannot be written; {CheckpointError} when the weights cannot be read.
  */
 export async function writeTrace(
   path: string,
@@ -102,9 +102,10 @@ function selected(ops: readonly TracedOp[], only: readonly string[] | undefined)
   if (only === undefined) return ops;
   const patterns = only.map(patternOf);
   const chosen = ops.filter(({ name }) => patterns.some((pattern) => pattern.test(name)));
-  if (chosen.length > 0) return chosen;
+  const unknown = only.filter((_, i) => !ops.some(({ name }) => patterns[i]!.test(name)));
+  if (chosen.length > 0 && unknown.length === 0) return chosen;
   const expected = `a name of an intermediate, such as ${ops[1]!.name}, or a pattern of names`;
-  const found = only.map(quote).join(', ') || 'none';
+  const found = unknown.map(quote).join(', ') || 'none';
   throw new ArgumentError({ where: 'only', expected, found, fix: 'docs/trace_format.md lists the names.' });
 }
 

@@ -15,6 +15,12 @@ describe('help', () => {
     expect(help.stdout).not.toContain('\x1b');
   });
 
+  it('is what a command of several prints when it is asked for nothing', async () => {
+    const [none, help] = await Promise.all([run('cache'), run('cache', '--help')]);
+    expect(none).toEqual(help);
+    expect(help).toMatchObject({ code: 0, stderr: '' });
+  });
+
   it('shows the options of a command', async () => {
     const { code, stdout } = await run('generate', '--help');
     const options =

@@ -131,6 +131,41 @@ const MISTAKES: readonly (readonly [string, readonly string[], ...string[]])[] =
     'a folder',
     'another path',
   ],
+  ['output that is read', ['logits', '--tokens', tokens, '--output', tokens], '--output: expected a file that is not read', tokens, 'lost'],
+  [
+    'output that is a file of the model',
+    ['trace', '--model', NOPE, '--tokens', tokens, '--output', `${NOPE}/config.json`],
+    'a file that is not read',
+    'config.json',
+    'lost',
+  ],
+  [
+    'report in no folder, before the runtime is started',
+    ['conform', '--runtime', 'no-such-program', '--junit', join(folder, 'no/out')],
+    'can be written',
+    'no such folder',
+    'another path',
+  ],
+  ['folder that is there', ['quantize', join(folder, 'missing'), folder, '--weights', 'q4'], 'nothing, for it', 'a folder', 'another path'],
+  [
+    'folder that cannot be made',
+    ['quantize', join(folder, 'missing'), join(tokens, 'out'), '--weights', 'q4'],
+    'a folder that can be made',
+    'a file in the place of a folder',
+    'another path',
+  ],
+  ['empty output', ['trace', '--tokens', tokens, '--output', ''], '--output: expected a path', '""', 'another value'],
+  ['empty model', ['generate', '--model', ''], '--model: expected a path', '""', 'another value'],
+  ['no argument', ['cache', 'rm'], 'the argument <model>', 'none', 'cache rm --help'],
+  ['unknown part of a command', ['cache', 'rn', 'a/b'], 'a command', 'rn', 'rm?'],
+  ['model that is not in the cache', ['cache', 'verify', 'org/none'], 'it in the cache', 'it not there', 'cache ls'],
+  [
+    'name of no intermediate',
+    ['trace', '--model', NOPE, '--tokens', tokens, '--output', output, '--only', 'model.layers.0*', 'bogus'],
+    'a name of an intermediate',
+    'found "bogus"',
+    'docs/trace_format.md',
+  ],
   ['no input file', ['tokenize', '--input', join(folder, 'missing.json'), '--json'], 'texts', 'no such file', 'Check the path'],
   ['texts that are none', ['tokenize', '--input', numbers, '--json'], '[0]: expected a text', 'found 1', 'quotes'],
   ['half a character', ['tokenize', '--input', surrogate, '--json'], '[1]: expected well-formed Unicode', 'U+D800', 'cut in half'],
@@ -151,7 +186,14 @@ const MISTAKES: readonly (readonly [string, readonly string[], ...string[]])[] =
   ['unknown placeholder', ['conform', '--runtime', 'x {ids}'], '{tokens}', '{ids}', 'stdin'],
   ['placeholder left out', ['conform', '--runtime', 'x {model} {output}'], '{tokens}', 'no {tokens}', 'stdin'],
   ['unknown level', ['conform', '--runtime', 'x', '--level', 'speed'], 'prefill_decode', '"speed"', 'another value'],
-  ['nothing to verify', ['verify', '--model', weightless], 'expected.safetensors', 'no such file', 'Check the path'],
+  ['nothing to verify', ['verify', '--model', weightless], 'expected.safetensors', 'no such file', 'golden/release'],
+  [
+    'nothing to verify on the Hub',
+    ['verify', '--model', 'org/none'],
+    'expected.safetensors',
+    'no such model in the cache',
+    'golden/release',
+  ],
 ];
 
 describe('a mistake ends with exit code 1 and says what was expected, what was found and what to do', () => {
@@ -178,6 +220,24 @@ describe('a mistake ends with exit code 1 and says what was expected, what was f
       expect(stderr).toMatch(/^ +at .*checkpoint_folder/m);
       expect(code).toBe(1);
     }
+  });
+});
+
+describe('diff', () => {
+  it.concurrent.each([
+    ['unknown option', ['a', 'b', '--frob'], '--frob'],
+    ['missing argument', ['a'], 'the argument <b>'],
+    ['no file', [join(folder, 'a'), join(folder, 'b')], 'no such file'],
+    ['page over an input', [tokens, object, '--html', tokens], 'a file that is not read'],
+    ['page in no folder', [tokens, object, '--html', join(folder, 'no/page')], 'no such folder'],
+  ])('%s: exit code 2, for 1 is a difference', async (_, args, said) => {
+    const { code, stdout, stderr } = await run('diff', ...args);
+    expect([code, stdout]).toEqual([2, '']);
+    expect(stderr).toContain(said);
+  });
+
+  it.concurrent('shows where in the program with --debug', async () => {
+    expect((await run('diff', join(folder, 'a'), join(folder, 'b'), '--debug')).stderr).toMatch(/^ +at /m);
   });
 });
 

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { parseCommand } from '../src/conform/command.ts';
@@ -8,7 +8,7 @@ import { reportJunit } from '../src/conform/report_junit.ts';
 import { startRuntime } from '../src/conform/runtime_process.ts';
 import { loadModel } from '../src/load.ts';
 import { writeTrace } from '../src/trace.ts';
-import { run } from './support/command_line.ts';
+import { ended, run, start } from './support/command_line.ts';
 import { repository, temporaryFolder } from './support/models.ts';
 import { changed, floatsOf, type TraceContents } from './support/traces.ts';
 
@@ -225,6 +225,21 @@ describe('the command', () => {
     expect(xml.match(/<testsuite /g)).toHaveLength(2);
     expect(xml.match(/<testcase /g)).toHaveLength(110);
     expect(xml.match(/<failure message="expected &quot;\\n&quot;/g)).toHaveLength(42);
+  });
+
+  it('prints the report before it fails to write it, and writes it although nobody reads what it prints', async () => {
+    const dir = await temporaryFolder();
+    const slow = ['conform', '--runtime', RUNTIME, '--level', 'sampler', '--junit'];
+    const gone = join(dir, 'gone');
+    mkdirSync(gone);
+    const child = start({}, ...slow, join(gone, 'report.xml'));
+    child.stderr!.once('data', () => rmSync(gone, { recursive: true })); // the level is over
+    const unread = start({}, ...slow, join(dir, 'report.xml'));
+    unread.stdout!.destroy();
+    const [failed, written] = await Promise.all([ended(child), ended(unread)]);
+    expect(failed.code === 1 ? failed.stdout : 'written before it was gone').toMatch(/^level .*\nsampler|^written/);
+    expect(written.code).toBe(0);
+    expect(readFileSync(join(dir, 'report.xml'), 'utf8')).toContain('<testsuites');
   });
 
   it('prints one object with --json and exits with 0 when it does', async () => {

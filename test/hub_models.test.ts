@@ -348,8 +348,10 @@ describe('on the command line', () => {
     await runIn(env, 'pull', 'org/sharded', '--weights', 'q8', '--only-quantised');
     expect(readFileSync(shard)).toEqual(made);
     expect((await runIn(env, 'cache', 'rm', 'org/sharded')).stderr).toMatch(/^org\/sharded: removed, .* freed\n$/);
-    expect((await runIn(env, 'cache', 'ls')).stderr).toContain('No models');
-    expect((await runIn(env, 'cache', 'rm', 'org/sharded')).stderr).toContain('expected it in the cache');
+    for (const command of ['ls', 'verify'])
+      expect(await runIn(env, 'cache', command)).toEqual({ code: 0, stdout: '', stderr: `No models in ${environment.cache}.\n` });
+    for (const command of ['rm', 'verify'])
+      expect((await runIn(env, 'cache', command, 'org/sharded')).stderr).toContain('expected it in the cache');
   });
 
   test('one revision is removed without what another one uses', async () => {

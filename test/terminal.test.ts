@@ -1,6 +1,7 @@
+import type { WriteStream } from 'node:tty';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { WordWrap } from '../src/cli/terminal.ts';
+import { columnsOf, textOutput, WordWrap } from '../src/cli/terminal.ts';
 
 const word = fc.string({ unit: fc.constantFrom('a', 'é', '—', '😀', '.'), minLength: 1, maxLength: 9 });
 const prose = fc
@@ -69,4 +70,18 @@ describe('WordWrap', () => {
   it('lets no control character through to the terminal', () => {
     expect(wrapped(['a\x1b[2Jb\u009bc\rd\te'], 80)).toBe('a\\u{1b}[2Jb\\u{9b}c\\u{d}d\te\n');
   });
+});
+
+it('a terminal whose size nobody has set has lines of 80 columns', () => {
+  let written = '';
+  const write = (text: string) => {
+    written += text;
+    return true;
+  };
+  const terminal = { isTTY: true, columns: 0, write } as unknown as WriteStream;
+  const output = textOutput(terminal);
+  output.push('It was a truth');
+  output.end();
+  expect(written).toBe('It was a truth\n');
+  expect([columnsOf(terminal), columnsOf({ columns: 40 } as WriteStream)]).toEqual([80, 40]);
 });

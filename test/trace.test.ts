@@ -102,7 +102,7 @@ describe('a trace', () => {
     [['model.layers.?'], 7],
     [['model.layers.2.self_attn.*', 'lm_head'], 8],
     [['*.state'], 5],
-    [['model+norm', 'model.norm'], 1],
+    [['model?norm'], 1],
   ])('of %j holds %i names', async (only, names) => {
     const path = join(await temporaryFolder(), 'trace.safetensors');
     expect((await traceOf(path, 'nope', 3, { only }))?.tensors).toBe(names);
@@ -131,6 +131,9 @@ describe('no file is left', () => {
     const options = { kernels: 'wasm', mode: 'strict', producer: 'test', only: ['model.layers.7*', 'x'] } as const;
     await expect(writeTrace(join(dir, 'trace'), config, [1], load, options)).rejects.toThrow(ArgumentError);
     await expect(writeTrace(join(dir, 'trace'), config, [1], load, options)).rejects.toThrow(/model\.layers\.7\*.*"x"/);
+    // Each of them must be one, and a name is no regular expression.
+    const some = { ...options, only: ['model.norm', 'model+norm'] };
+    await expect(writeTrace(join(dir, 'trace'), config, [1], load, some)).rejects.toThrow('found "model+norm".');
     expect(await readdir(dir)).toEqual([]);
   });
 

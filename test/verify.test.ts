@@ -1,5 +1,5 @@
 import { readdirSync } from 'node:fs';
-import { cp, writeFile } from 'node:fs/promises';
+import { cp, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openFile } from '../src/checkpoint/byte_source.ts';
@@ -9,7 +9,7 @@ import { CheckpointError } from '../src/errors.ts';
 import { loadModel } from '../src/load.ts';
 import { hasRelaxedSimd } from '../src/runtime/wasm_module.ts';
 import { type Accuracy, type Verification, verify } from '../src/verify.ts';
-import { run } from './support/command_line.ts';
+import { run, runIn } from './support/command_line.ts';
 import { type Contents, changedModel, goldenModel, logitsOf, readGolden, repository, temporaryFolder } from './support/models.ts';
 
 /** Verifies a folder. */
@@ -167,6 +167,23 @@ describe('the command', () => {
     const json = await run('verify', '--model', goldenModel('gqa'), '--json', '--kernels', 'reference');
     const [result] = JSON.parse(json.stdout) as Accuracy[];
     expect(result!.ratio).toBeLessThan(1e-6);
+  });
+
+  it('keeps its columns apart whatever is in them', async () => {
+    const { stdout } = await run('verify', '--model', goldenModel('gqa'), '--weights', 'q4');
+    expect(stdout).toMatch(/gqa( +\d\.\de[+-]\d){4} +\d+\/24 {2}fails\n/);
+  });
+
+  it('takes the name of a model in the cache', async () => {
+    const home = await temporaryFolder();
+    const root = join(home, 'hub/models--org--name');
+    await mkdir(join(root, 'refs'), { recursive: true });
+    const commit = '0123456789'.repeat(4);
+    await writeFile(join(root, 'refs/main'), commit);
+    await cp(goldenModel('gqa'), join(root, 'snapshots', commit), { recursive: true });
+    const { code, stdout } = await runIn({ HF_HOME: home, HF_HUB_OFFLINE: '1' }, 'verify', '--model', 'org/name');
+    expect(stdout).toMatch(/24\/24\nall 1 hold\n$/);
+    expect(code).toBe(0);
   });
 
   it('exits with 1 when a bound is exceeded', async () => {

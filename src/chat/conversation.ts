@@ -152,10 +152,11 @@ export class Conversation {
 
   /**
    * How many of the oldest messages to forget so that some text can be said with a quarter of the context left, or all of them if that is not enough.
+   * @param edit whether it is said in place of the last message
    * @returns the messages, and the tokens that would have to be run
    */
-  async toForget(text: string): Promise<{ messages: number; tokens: number }> {
-    const said: readonly ChatMessage[] = [...this.#messages, { role: 'user', content: text }];
+  async toForget(text: string, edit = false): Promise<{ messages: number; tokens: number }> {
+    const said: readonly ChatMessage[] = [...this.#messages.slice(0, edit ? this.#lastUser() : undefined), { role: 'user', content: text }];
     const turns = said.flatMap(({ role }, at) => (role === 'user' && at > 0 ? [at] : []));
     for (const messages of turns) {
       const ids = idsOf(await this.#passagesOf(said.slice(messages)));

@@ -18,6 +18,8 @@ const NO_DIGEST = '0'.repeat(64);
 /** What the header begins with: the digest follows, so its place is the same in every file. */
 const BEGINNING = '{"__metadata__":{"sha256":"';
 const DIGEST_AT = 8 + BEGINNING.length;
+/** Permissions of a new file: what is said to a model is nobody else's business. */
+const PRIVATE = 0o600;
 const HASHED_AT_ONCE = 1 << 24; // bytes
 
 const DAMAGED = 'The file is damaged: take a copy of it, or begin anew.';
@@ -54,11 +56,28 @@ export async function saveSession(path: string, conversation: Conversation, mode
   const hash = createHash('sha256');
   for (const piece of pieces) hash.update(piece);
   pieces[0]!.set(new TextEncoder().encode(hash.digest('hex')), DIGEST_AT);
-  await writeAtomically(path, async (file) => {
-    for (const piece of pieces) await file.writeFile(piece);
-    return true;
-  });
+  await writeAtomically(
+    path,
+    async (file) => {
+      for (const piece of pieces) await file.writeFile(piece);
+      return true;
+    },
+    PRIVATE,
+  );
   return pieces.reduce((sum, { length }) => sum + length, 0);
+}
+
+/**
+ * Looks at the header of a session, before a model is loaded for it (Node only).
+ * @throws {SessionError} when the file is none, or of another version
+ */
+export async function checkSession(path: string): Promise<void> {
+  const source = await openFile(path).catch((error: unknown) => refuse(error, NO_SESSION));
+  try {
+    await readHeader(source);
+  } finally {
+    await source.close();
+  }
 }
 
 /**
@@ -70,8 +89,7 @@ export async function saveSession(path: string, conversation: Conversation, mode
 export async function loadSession(path: string, conversation: Conversation, model: SessionModel): Promise<LoadedSession> {
   const source = await openFile(path).catch((error: unknown) => refuse(error, NO_SESSION));
   try {
-    const file = await readSafetensors(source).catch((error: unknown) => refuse(error, NO_SESSION));
-    checkVersion(file);
+    const file = await readHeader(source);
     await checkDigest(source);
     const session = parseSession(file.metadata.get('session') ?? '', path);
     const differences = compare(path, session, model, conversation.checkpoints.context);
@@ -81,6 +99,12 @@ export async function loadSession(path: string, conversation: Conversation, mode
   } finally {
     await source.close();
   }
+}
+
+async function readHeader(source: ByteSource): Promise<SafetensorsFile> {
+  const file = await readSafetensors(source).catch((error: unknown) => refuse(error, NO_SESSION));
+  checkVersion(file);
+  return file;
 }
 
 /** @throws {SessionError} when the model refuses the state, which is of its own weights and config: then it is not one that a model gave */

@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
 import { visible } from '../checkpoint/problem_list.ts';
+import { HubError } from '../errors.ts';
 import { cachedBytes, cachedModels, removeCached, verifyCached } from '../hub/cached_models.ts';
-import { hubEnvironment } from '../hub/environment.ts';
-import { type ModelId, requireModelId } from '../hub/model_id.ts';
+import { type HubEnvironment, hubEnvironment } from '../hub/environment.ts';
+import { requireModelId } from '../hub/model_id.ts';
 import { fail, interruption, note, onStdout, ProgressLine, scaled } from './terminal.ts';
 
 export function addCache(program: Command): void {
@@ -31,7 +32,7 @@ async function list({ json }: { readonly json?: true }): Promise<void> {
     process.stdout.write(`${JSON.stringify(models, null, 2)}\n`);
     return;
   }
-  if (models.length === 0) note(`No models in ${environment.cache}.`);
+  if (models.length === 0) note(noModels(environment));
   for (const { repository, commit, revisions, weights, files, bytes, incomplete_bytes } of models) {
     const facts = [
       commit.slice(0, 12) + (revisions.length > 0 ? ` (${revisions.join(', ')})` : ''),
@@ -43,10 +44,20 @@ async function list({ json }: { readonly json?: true }): Promise<void> {
   }
 }
 
+function noModels({ cache }: HubEnvironment): string {
+  return `No models in ${cache}.`;
+}
+
 async function verify(model: string | undefined): Promise<void> {
   const environment = await hubEnvironment();
-  const ids: Pick<ModelId, 'repository'>[] = model === undefined ? await cachedModels(environment) : [requireModelId(model)];
-  const repositories = [...new Set(ids.map(({ repository }) => repository))];
+  const id = model === undefined ? null : requireModelId(model);
+  const models = (await cachedModels(environment)).filter(({ repository }) => id === null || repository === id.repository);
+  if (models.length === 0 && id !== null) {
+    const expected = `it in the cache, ${environment.cache}`;
+    throw new HubError({ where: id.repository, expected, found: 'it not there', fix: '`olmo-hybrid cache ls` lists what is there.' });
+  }
+  if (models.length === 0) note(noModels(environment));
+  const repositories = [...new Set(models.map(({ repository }) => repository))];
   const signal = interruption();
   const progress = new ProgressLine('checking');
   let total = 0;

@@ -1,7 +1,9 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
+import { checkWritable } from '../atomic_file.ts';
 import { Conversation } from '../chat/conversation.ts';
+import { checkSession } from '../chat/session_file.ts';
 import { StateCheckpoints } from '../chat/state_checkpoints.ts';
 import { readChatTemplate } from '../chat_template.ts';
 import { ArgumentError } from '../errors.ts';
@@ -15,9 +17,9 @@ import { explain, Talk } from './chat_talk.ts';
 import { load, missingTokenizer, readTokenizer } from './loading.ts';
 import { headline } from './model_facts.ts';
 import { modelFolder } from './model_folder.ts';
-import { addEngineOptions, addModelOption, type EngineFlags, integer } from './options.ts';
+import { addEngineOptions, addModelOption, type EngineFlags, integer, named } from './options.ts';
 import { addSamplingOptions, flagProblems, givenSampling, newSeed, type SamplingFlags, samplingOptions } from './sampling.ts';
-import { INTERRUPTED, interruption, note } from './terminal.ts';
+import { interruptedCode, interruption, note } from './terminal.ts';
 
 const DEFAULT_CONTEXT = 4096;
 /** Ctrl-C is heard between two passes: of 256 tokens one takes the 7B half a minute. 64 read a sixth slower (q4, 0.3b: 2.1 s for 512 tokens, 1.8). */
@@ -35,7 +37,7 @@ interface Flags extends EngineFlags, SamplingFlags {
 
 export function addChat(program: Command): void {
   const command = program.command('chat').description('talk with a model; /help lists what can be said to the program');
-  command.argument('[model]', 'the same as --model');
+  command.argument('[model]', 'the same as --model', named('chat'));
   addModelOption(command, 'the embedded model, which has no chat template')
     .option('--system <text>', "what the model is told before the first message (default: the template's own)")
     .option('--session <file>', 'go on with the conversation in this file if there is one, and keep it there when leaving')
@@ -52,6 +54,10 @@ export function addChat(program: Command): void {
 async function run(model: string | undefined, flags: Flags): Promise<void> {
   checkFlags(model, flags);
   const name = model ?? flags.model;
+  if (flags.session !== undefined) {
+    await checkWritable(flags.session);
+    if (existsSync(flags.session)) await checkSession(flags.session);
+  }
   const signal = interruption();
   const dir = await modelFolder(name, { weights: flags.weights, signal });
   const config = await readConfig(dir);
@@ -76,13 +82,37 @@ async function run(model: string | undefined, flags: Flags): Promise<void> {
     if (flags.session !== undefined && existsSync(flags.session)) await talk.load(flags.session);
     if (flags.system !== undefined) conversation.system = flags.system;
     if (forPerson) note('/help lists what can be said to the program.');
-    await converse(talk, input);
-    if (flags.session !== undefined) await talk.save(flags.session);
+    if (flags.session === undefined) await converse(talk, input);
+    else await converseAndKeep(talk, input, flags.session);
   } finally {
     input.close();
     await dispose();
   }
-  if (input.interrupted) process.exitCode = INTERRUPTED;
+  if (input.interrupted) process.exitCode = interruptedCode();
+}
+
+/** Keeps the conversation when it ends, also by a mistake. @throws as `converse`, and {ArgumentError} when it cannot be kept */
+async function converseAndKeep(talk: Talk, input: ChatInput, path: string): Promise<void> {
+  const { conversation } = talk;
+  const before = conversation.messages;
+  let lost: typeof before | null = null;
+  for (;;) {
+    try {
+      await converse(talk, input);
+    } catch (error) {
+      if (conversation.messages !== before) await talk.save(path).catch(explain);
+      throw error;
+    }
+    try {
+      await talk.save(path);
+      return;
+    } catch (error) {
+      if (!input.forPerson || input.interrupted || conversation.messages === lost) throw error;
+      explain(error);
+      lost = conversation.messages;
+      note('/save FILE keeps it in another file. To leave now is to lose it.');
+    }
+  }
 }
 
 /** Until there is nothing more to say. @throws {OlmoHybridError} where nobody can be told */

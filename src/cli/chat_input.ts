@@ -11,12 +11,15 @@ export interface ChatInput {
   read(): Promise<string | null>;
   /** Runs what Ctrl-C ends. */
   whileAnswering<T>(answer: (signal: AbortSignal) => Promise<T>): Promise<T>;
-  /** Whether Ctrl-C ended the program. */
+  /** Whether Ctrl-C or another signal ended the program. */
   readonly interrupted: boolean;
   close(): void;
 }
 
 const QUOTES = '"""';
+
+/** Signals that count as leaving. */
+const LEAVING = ['SIGTERM', 'SIGHUP'] as const;
 
 /** A line; `gaveUp` where the person left a message unfinished; null at the end. */
 type Line = string | typeof gaveUp | null;
@@ -48,14 +51,23 @@ export async function readMessage(next: (sameMessage: boolean) => Promise<Line>)
 /** Lines of stdin that a program writes. */
 export class PipedInput implements ChatInput {
   readonly forPerson = false;
-  readonly #signal = interruption();
+  readonly #interruption = interruption();
+  readonly #unread = new AbortController();
+  readonly #signal = AbortSignal.any([this.#interruption, this.#unread.signal]);
   readonly #lines = linesOf(process.stdin);
+  readonly #end = new Promise<null>((resolve) => this.#signal.addEventListener('abort', () => resolve(null)));
+
+  constructor() {
+    process.stdout.on('error', () => this.#unread.abort());
+  }
 
   read(): Promise<string | null> {
     return readMessage(async () => {
       if (this.#signal.aborted) return null;
-      const { value, done } = await this.#lines.next();
-      return done ? null : value;
+      const line = this.#lines.next();
+      line.catch(() => {}); // of one that comes too late
+      const read = await Promise.race([line, this.#end]);
+      return read === null || read.done ? null : read.value;
     });
   }
 
@@ -64,7 +76,7 @@ export class PipedInput implements ChatInput {
   }
 
   get interrupted(): boolean {
-    return this.#signal.aborted;
+    return this.#interruption.aborted;
   }
 
   close(): void {
@@ -93,39 +105,37 @@ async function* linesOf(stream: NodeJS.ReadStream): AsyncGenerator<string, void,
 
 /**
  * Lines that a person types, with a history in memory. Ctrl-C ends an answer, gives up a line that was begun, and on an empty one leaves when it is
- * pressed again; so does Ctrl-D at once.
+ * pressed again; so does Ctrl-D at once. Who asks for another line after that opens the input anew.
  */
 export class TypedInput implements ChatInput {
   readonly forPerson = true;
-  readonly interrupted = false;
+  interrupted = false;
   readonly #input = new PastedText(process.stdin);
-  readonly #readline: Interface;
+  #readline = this.#open();
   /** Lines that came while nobody asked. */
   readonly #waiting: Line[] = [];
   #take: ((line: Line) => void) | null = null;
   #sameMessage = false;
   #leaving = false;
   #closed = false;
+  /** Whether nothing more can come. */
+  #left = false;
 
   constructor() {
     process.stdout.write(PASTE_ON);
     process.once('exit', () => process.stdout.write(PASTE_OFF));
-    const options = { terminal: true, historySize: 500, removeHistoryDuplicates: true };
-    this.#readline = createInterface({ input: this.#input, output: process.stdout, ...options });
-    this.#readline.on('line', (line) => this.#give(this.#input.restored(line)));
-    this.#readline.on('SIGINT', () => this.#interrupt());
-    this.#readline.on('close', () => {
-      this.#closed = true;
-      this.#give(null);
-    });
+    for (const stream of [process.stdin, process.stdout]) stream.on('error', this.#leave);
+    for (const name of LEAVING) process.on(name, this.#told);
     process.on('SIGINT', this.#signalled);
   }
 
   read(): Promise<string | null> {
     return readMessage((sameMessage) => {
       this.#sameMessage = sameMessage;
-      if (this.#waiting.length > 0) return Promise.resolve(this.#waiting.shift()!);
-      if (this.#closed) return Promise.resolve(null);
+      if (this.#waiting.length > 0 && !this.#left) return Promise.resolve(this.#waiting.shift()!);
+      if (this.#left || this.#input.readableEnded) return Promise.resolve(null);
+      if (this.#closed) this.#readline = this.#open();
+      this.#closed = false;
       this.#readline.setPrompt(sameMessage ? '… ' : '> ');
       const line = new Promise<Line>((resolve) => {
         this.#take = resolve;
@@ -139,6 +149,7 @@ export class TypedInput implements ChatInput {
     const controller = new AbortController();
     this.#readline.pause();
     this.#input.onInterrupt = () => controller.abort();
+    if (this.#left) controller.abort();
     try {
       return await answer(controller.signal);
     } finally {
@@ -148,8 +159,21 @@ export class TypedInput implements ChatInput {
 
   close(): void {
     process.off('SIGINT', this.#signalled);
+    for (const name of LEAVING) process.off(name, this.#told);
     this.#readline.close();
     this.#input.close();
+  }
+
+  #open(): Interface {
+    const options = { terminal: true, historySize: 500, removeHistoryDuplicates: true };
+    const readline = createInterface({ input: this.#input, output: process.stdout, ...options });
+    readline.on('line', (line) => this.#give(this.#input.restored(line)));
+    readline.on('SIGINT', () => this.#interrupt());
+    readline.on('close', () => {
+      this.#closed = true;
+      this.#give(null);
+    });
+    return readline;
   }
 
   #give(line: Line): void {
@@ -176,6 +200,18 @@ export class TypedInput implements ChatInput {
       this.#readline.prompt();
     }
   }
+
+  /** The terminal is gone. */
+  readonly #leave = (): void => {
+    this.#left = true;
+    this.#input.onInterrupt?.();
+    this.#give(null);
+  };
+
+  readonly #told = (): void => {
+    this.interrupted = true;
+    this.#leave();
+  };
 
   /** By another process: at a terminal in raw mode Ctrl-C is a key. */
   readonly #signalled = (): void => {

@@ -1,6 +1,6 @@
 import type { Prompt } from '../chat/conversation.ts';
 import { ThinkingText } from '../thinking.ts';
-import { clearLine, note, onStdout, PATIENCE_MS, showLine, type TextOutput, textOutput, WordWrap } from './terminal.ts';
+import { clearLine, columnsOf, note, onStdout, PATIENCE_MS, showLine, type TextOutput, textOutput, WordWrap } from './terminal.ts';
 
 const REFRESH_MS = 100;
 
@@ -78,7 +78,7 @@ export class ShownAnswer implements AnswerOutput {
     this.#hideThinking = hideThinking;
     this.#position = position;
     const write = (text: string) => process.stdout.write(this.#dim ? onStdout.dim(text) : text);
-    this.#wrap = new WordWrap(write, () => process.stdout.columns);
+    this.#wrap = new WordWrap(write, () => columnsOf(process.stdout));
   }
 
   begin(prompt: Prompt): void {

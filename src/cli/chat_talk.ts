@@ -41,8 +41,8 @@ export class Talk {
   readonly #parts: TalkParts;
   readonly #sums: Sums = { answers: 0, prompt_tokens: 0, cached_tokens: 0, answer_tokens: 0, prefill_ms: 0, decode_ms: 0 };
   #model: SessionModel | null = null;
-  /** A message that the context has no room for. */
-  #waiting: string | null = null;
+  /** A message that the context has no room for, and whether it takes the place of the last one. */
+  #waiting: { readonly text: string; readonly edit: boolean } | null = null;
 
   constructor(parts: TalkParts) {
     this.conversation = parts.conversation;
@@ -51,7 +51,7 @@ export class Talk {
 
   /** @throws {OlmoHybridError} where nobody can be asked what to do */
   async say(text: string): Promise<void> {
-    await this.#orExplain(text, () => this.#answer((options) => this.conversation.send(text, options)));
+    await this.#orExplain(text, false, () => this.#answer((options) => this.conversation.send(text, options)));
   }
 
   async regenerate(): Promise<void> {
@@ -59,17 +59,18 @@ export class Talk {
   }
 
   async edit(text: string): Promise<void> {
-    await this.#orExplain(text, () => this.#answer((options) => this.conversation.edit(text, options)));
+    await this.#orExplain(text, true, () => this.#answer((options) => this.conversation.edit(text, options)));
   }
 
   /** Forgets as many of the oldest messages as the waiting one needs, or the oldest turn, and says what waited. */
   async drop(): Promise<void> {
-    const [text, { messages }] = [this.#waiting, this.conversation];
-    const forget = text === null ? Math.min(2, messages.length) : (await this.conversation.toForget(text)).messages;
-    this.conversation.keep(forget);
+    const [waiting, { messages }] = [this.#waiting, this.conversation];
+    const forget =
+      waiting === null ? Math.min(2, messages.length) : (await this.conversation.toForget(waiting.text, waiting.edit)).messages;
+    this.conversation.keep(forget, waiting?.edit ? messages.findLastIndex(({ role }) => role === 'user') : undefined);
     this.#waiting = null;
     note(`forgotten: the oldest ${counted(forget, 'message')}`);
-    if (text !== null) await this.say(text);
+    if (waiting !== null) await this.say(waiting.text);
   }
 
   clear(): void {
@@ -85,6 +86,7 @@ export class Talk {
 
   async load(path: string): Promise<void> {
     const { messages, state, differences } = await loadSession(path, this.conversation, await this.#sessionModel());
+    this.#waiting = null;
     this.conversation.sampling = { ...this.conversation.sampling, ...this.#parts.sampling };
     note(`${path}: ${counted(messages, 'message')}${state ? ', to be gone on with at once' : ''}`);
     if (!state) warn(`${path}: only the messages were taken, all will be read again (${differences.join('; ')}).`);
@@ -135,12 +137,14 @@ export class Talk {
   #count(answer: Answer): void {
     const sums = this.#sums;
     if (answer.tokens.length > 0) sums.answers += 1;
-    for (const name of ['prompt_tokens', 'cached_tokens', 'prefill_ms', 'decode_ms'] as const) sums[name] += answer[name];
+    for (const name of ['cached_tokens', 'prefill_ms', 'decode_ms'] as const) sums[name] += answer[name];
+    // Of a prompt that was interrupted a part was read.
+    sums.prompt_tokens += Math.min(answer.prompt_tokens, this.conversation.checkpoints.position);
     sums.answer_tokens += answer.tokens.length;
   }
 
   /** Offers ways on where the context is full. A recurrent state cannot be shifted: what is forgotten is forgotten by reading the rest again. */
-  async #orExplain(text: string, answer: () => Promise<void>): Promise<void> {
+  async #orExplain(text: string, edit: boolean, answer: () => Promise<void>): Promise<void> {
     try {
       await answer();
     } catch (error) {
@@ -148,12 +152,12 @@ export class Talk {
       const [problem] = error.problems as [Problem];
       const longer = 'Shorten the message, or start again with a longer --context.';
       if (!this.#parts.input.forPerson) throw new RuntimeLimitError({ ...problem, fix: `${longer} /drop forgets the oldest messages.` });
-      const { messages, tokens } = await this.conversation.toForget(text);
+      const { messages, tokens } = await this.conversation.toForget(text, edit);
       const { prompt_tokens, cached_tokens, prefill_ms } = this.#sums;
       const seconds = (tokens * prefill_ms) / Math.max(1, prompt_tokens - cached_tokens) / 1000;
       warn(describe({ ...problem, fix: messages > 0 ? 'What now?' : longer }));
       if (messages === 0) return;
-      this.#waiting = text;
+      this.#waiting = { text, edit };
       const { context } = this.conversation.checkpoints;
       notes([
         [

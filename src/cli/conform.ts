@@ -1,7 +1,8 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
+import { discardedAtExit } from '../atomic_file.ts';
 import { parseCommand } from '../conform/command.ts';
 import { conform, type LevelResult, summarized } from '../conform/conform.ts';
 import { LEVELS, type LevelName } from '../conform/protocol.ts';
@@ -9,8 +10,9 @@ import { reportJunit } from '../conform/report_junit.ts';
 import { reportText } from '../conform/report_text.ts';
 import { startRuntime } from '../conform/runtime_process.ts';
 import { integer, oneOf } from './options.ts';
-import { marks, reportJson, writeReport } from './report.ts';
-import { clearLine, duration, INTERRUPTED, interruption, note, showLine } from './terminal.ts';
+import { checkOutput } from './output_file.ts';
+import { marks, printReport, reportJson } from './report.ts';
+import { clearLine, duration, interruptedCode, interruption, note, showLine } from './terminal.ts';
 
 const TIMEOUT_SECONDS = 120;
 
@@ -49,9 +51,11 @@ Exit status: 0 the runtime conforms, 1 it does not.`,
 
 async function run({ runtime, level = LEVELS, timeout, json, junit }: Flags): Promise<void> {
   const command = parseCommand(runtime);
+  if (junit !== undefined) await checkOutput('--junit', junit);
   const signal = interruption();
   const folder = await mkdtemp(join(tmpdir(), 'olmo-hybrid-conform-'));
-  const program = startRuntime(command, folder, timeout);
+  const discard = await discardedAtExit(folder);
+  const program = startRuntime(command, folder, timeout, signal);
   const levels: LevelResult[] = [];
   try {
     for await (const result of conform(program, level, folder, { onCase: showCase, signal })) {
@@ -62,15 +66,15 @@ async function run({ runtime, level = LEVELS, timeout, json, junit }: Flags): Pr
   } finally {
     clearCase();
     await program.close();
-    await rm(folder, { recursive: true, force: true });
+    discard();
   }
   if (signal.aborted) {
-    process.exitCode = INTERRUPTED;
+    process.exitCode = interruptedCode();
     return;
   }
   const conformance = summarized(runtime, levels);
-  if (junit !== undefined) await writeReport('--junit', junit, reportJunit(conformance));
-  process.stdout.write(json ? reportJson(conformance) : reportText(conformance, marks));
+  const text = json ? reportJson(conformance) : reportText(conformance, marks);
+  await printReport(text, '--junit', junit, () => reportJunit(conformance));
   process.exitCode = conformance.conforms ? 0 : 1;
 }
 

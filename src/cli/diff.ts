@@ -3,9 +3,8 @@ import { visible } from '../checkpoint/problem_list.ts';
 import { diffTraces } from '../diff/compare.ts';
 import { reportHtml } from '../diff/report_html.ts';
 import { reportText } from '../diff/report_text.ts';
-import { OlmoHybridError } from '../errors.ts';
-import { report } from './mistake.ts';
-import { marks, reportJson, writeReport } from './report.ts';
+import { checkOutput } from './output_file.ts';
+import { marks, printReport, reportJson } from './report.ts';
 
 /** As the exit status tells a CI. */
 const EXIT = { same: 0, diverged: 1, 'not comparable': 2 };
@@ -23,21 +22,14 @@ export function addDiff(program: Command): void {
     .argument('<b>', 'trace that is examined')
     .option('--json', 'print one object')
     .option('--html <file>', 'write a page with a map of all ops and layers')
-    .addHelpText('after', '\nExit status: 0 same, 1 diverged, 2 not comparable.')
-    .action(async (a: string, b: string, flags: Flags) => {
-      try {
-        await run(a, b, flags);
-      } catch (error) {
-        if (!(error instanceof OlmoHybridError)) throw error;
-        report(error, 'olmo-hybrid diff', false);
-        process.exitCode = EXIT['not comparable'];
-      }
-    });
+    .addHelpText('after', '\nExit status: 0 same, 1 diverged, 2 not comparable, or a mistake.')
+    .action(run);
 }
 
 async function run(a: string, b: string, { json, html }: Flags): Promise<void> {
+  if (html !== undefined) await checkOutput('--html', html, [a, b]);
   const diff = await diffTraces(a, b);
-  if (html !== undefined) await writeReport('--html', html, reportHtml(diff));
-  process.stdout.write(json ? reportJson(diff) : reportText(diff, marks, visible));
   process.exitCode = EXIT[diff.outcome];
+  const text = json ? reportJson(diff) : reportText(diff, marks, visible);
+  await printReport(text, '--html', html, () => reportHtml(diff));
 }

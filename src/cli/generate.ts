@@ -11,7 +11,7 @@ import { engine, headline } from './model_facts.ts';
 import { addEngineOptions, addModelOption, type EngineFlags, integer } from './options.ts';
 import { checkLength, DEFAULT_PROMPT, readPrompt } from './prompt.ts';
 import { addSamplingOptions, flagProblems, newSeed, type SamplingFlags, samplingOptions } from './sampling.ts';
-import { duration, INTERRUPTED, interruption, note, textOutput } from './terminal.ts';
+import { duration, interruptedCode, interruption, note, textOutput, withoutInterruption } from './terminal.ts';
 
 const DEFAULT_MAX_TOKENS = 200;
 
@@ -54,7 +54,7 @@ async function run(text: string | undefined, flags: Flags): Promise<void> {
   const { eos_token_id, ...defaults } = await readGenerationConfig(dir, config.eos_token_id);
   const tokenizer = await readTokenizer(dir, config);
   if (tokenizer === null && flags.stop) throw missingTokenizer(dir, 'for --stop');
-  const prompt = await readPrompt({ text, tokens: flags.tokens }, tokenizer, config, dir);
+  const prompt = await withoutInterruption(() => readPrompt({ text, tokens: flags.tokens }, tokenizer, config, dir));
   const { max_position_embeddings } = config;
   const context = flags.context ?? Math.min(prompt.ids.length + flags.maxTokens, max_position_embeddings);
   checkLength(prompt, context, max_position_embeddings);
@@ -92,7 +92,7 @@ async function run(text: string | undefined, flags: Flags): Promise<void> {
       REASONS[finish_reason],
     ].join(' · '),
   );
-  if (finish_reason === 'abort') process.exitCode = INTERRUPTED;
+  if (finish_reason === 'abort') process.exitCode = interruptedCode();
 }
 
 /** Generates ids as text, for a model without a tokenizer. */

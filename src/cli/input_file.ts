@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import type { OlmoHybridConfig } from '../config.ts';
 import { isCount, kindOf } from '../text_file.ts';
 import { ArgumentError, type Problem, reasonOf } from '../errors.ts';
+import { withoutInterruption } from './terminal.ts';
 
 const MOST_LISTED = 10;
 
@@ -17,7 +18,7 @@ function unusable(path: string, expected: string, found: string, cause?: unknown
  */
 export async function readText(path: string, expected: string, ignoreBOM = true): Promise<string> {
   try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM }).decode(await readFile(path));
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM }).decode(await withoutInterruption(() => readFile(path)));
   } catch (cause) {
     const words = { ERR_ENCODING_INVALID_ENCODED_DATA: 'bytes that are not UTF-8' };
     throw unusable(path, expected, reasonOf(cause, 'no permission to read it', words), cause);

@@ -7,8 +7,9 @@ import type { OlmoHybridForCausalLM } from '../model/olmo_hybrid.ts';
 import { readPassTokenIds } from './input_file.ts';
 import { load } from './loading.ts';
 import { modelFolder } from './model_folder.ts';
-import { addEngineOptions, addModelOption, type EngineFlags } from './options.ts';
-import { duration, INTERRUPTED, interruption, note } from './terminal.ts';
+import { addEngineOptions, addModelOption, type EngineFlags, named } from './options.ts';
+import { checkOutput } from './output_file.ts';
+import { duration, interruptedCode, interruption, note } from './terminal.ts';
 import { version } from './version.ts';
 
 interface Flags extends EngineFlags {
@@ -21,12 +22,13 @@ export function addLogits(program: Command): void {
   const command = program.command('logits').description('write the logits of every token of a text');
   addModelOption(command)
     .requiredOption('--tokens <file>', 'JSON array of token ids')
-    .requiredOption('--output <file>', 'safetensors file to write: logits, F32 [tokens, vocab_size]');
+    .requiredOption('--output <file>', 'safetensors file to write: logits, F32 [tokens, vocab_size]', named('--output'));
   addEngineOptions(command, 'strict').action(run);
 }
 
 async function run(flags: Flags): Promise<void> {
   const signal = interruption();
+  await checkOutput('--output', flags.output, [flags.tokens, flags.model]);
   const dir = await modelFolder(flags.model, { weights: flags.weights, signal });
   const config = await readConfig(dir);
   const ids = await readPassTokenIds(flags.tokens, config);
@@ -40,7 +42,7 @@ async function run(flags: Flags): Promise<void> {
     return await writeLogits(file, model, ids, signal).finally(dispose);
   });
   if (!complete) {
-    process.exitCode = INTERRUPTED;
+    process.exitCode = interruptedCode();
     return;
   }
   note(`${flags.output}: logits F32 [${ids.length}, ${config.vocab_size}] in ${duration((performance.now() - begin) / 1000)}`);

@@ -68,23 +68,31 @@ for (const add of [
 ])
   add(program);
 
-const [first] = process.argv.slice(2);
+const [first, second] = process.argv.slice(2);
 const verb = program.commands.find((command) => command.name() === first);
-const tell = (error: unknown) =>
-  report(error, verb ? `olmo-hybrid ${verb.name()}` : 'olmo-hybrid', program.opts<{ debug?: true }>().debug ?? false);
+const part = verb?.commands.find((command) => command.name() === second);
+const words = [program, verb, part].flatMap((command) => command?.name() ?? []).join(' ');
+const tell = (error: unknown) => report(error, words, program.opts<{ debug?: true }>().debug ?? false);
 
 for (const [where, stream] of Object.entries({ stdout: process.stdout, stderr: process.stderr })) {
   stream.on('error', (cause: NodeJS.ErrnoException) => {
-    // The reader of a pipe may leave early, as `head` does.
-    if (cause.code === 'EPIPE') process.exit();
+    // The reader of a pipe may leave early, as `head` does, and a terminal may be closed.
+    const unread = cause.code === 'EPIPE' || (cause.code === 'EIO' && stream.isTTY);
+    // No result goes there: the work goes on without it.
+    if (unread && where === 'stderr') return;
     const problem = { where, expected: 'a place to write to', found: cause.message, fix: 'Send the output elsewhere.' };
-    process.exit(tell(new ArgumentError(problem, { cause })));
+    if (!unread && !process.exitCode) process.exitCode = tell(new ArgumentError(problem, { cause }));
+    // Who listens besides has something to keep, and ends then.
+    if (stream.listenerCount('error') === 1) process.exit();
   });
 }
 
 try {
   if (first === undefined) program.outputHelp();
+  else if (verb && verb.commands.length > 0 && second === undefined) verb.outputHelp();
   else await program.parseAsync();
 } catch (error) {
-  process.exitCode = tell(error);
+  const code = tell(error);
+  // As diff(1) has it, 1 is that two files are not the same.
+  process.exitCode = code === 1 && verb?.name() === 'diff' ? 2 : code;
 }

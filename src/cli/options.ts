@@ -58,6 +58,7 @@ export function addModelOption(command: Command, otherwise = 'the embedded demo 
   return command.option(
     '--model <model>',
     `folder with config.json and model.safetensors, or org/name[@revision] on the Hub (default: ${otherwise})`,
+    named('--model'),
   );
 }
 
@@ -67,6 +68,14 @@ export function oneOf<T extends string>(flag: string, names: readonly T[]): (tex
     const name = names.find((one) => one === text);
     if (name === undefined) throw mistaken(flag, names.join(' or '), text);
     return name;
+  };
+}
+
+/** A parser of an option's value, of which messages say where something is. @throws {ArgumentError} when it is empty */
+export function named(flag: string): (text: string) => string {
+  return (text) => {
+    if (text === '') throw mistaken(flag, 'a path or a name', text);
+    return text;
   };
 }
 

@@ -7,7 +7,7 @@ import { readText } from './input_file.ts';
 import { modelFolder } from './model_folder.ts';
 import { load, missingTokenizer, readTokenizer } from './loading.ts';
 import { addEngineOptions, addModelOption, type EngineFlags, integer } from './options.ts';
-import { duration, interruption, note, ProgressLine } from './terminal.ts';
+import { duration, interruption, note, ProgressLine, withoutInterruption } from './terminal.ts';
 
 const DEFAULT_CONTEXT = 4096;
 
@@ -43,7 +43,7 @@ async function run(flags: Flags): Promise<void> {
   const config = await readConfig(dir);
   const tokenizer = await readTokenizer(dir, config);
   if (tokenizer === null) throw missingTokenizer(dir, 'for the text', '');
-  const ids = tokenizer.encode(await readText(flags.file, 'a text in UTF-8'));
+  const ids = await withoutInterruption(async () => tokenizer.encode(await readText(flags.file, 'a text in UTF-8')));
   const context = flags.context ?? Math.min(config.max_position_embeddings, DEFAULT_CONTEXT);
   const stride = flags.stride ?? context;
   const problems = perplexityProblems(ids.length, context, stride, config.max_position_embeddings);

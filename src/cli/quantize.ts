@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { checkFolderWritable } from '../atomic_file.ts';
 import { quantizeCheckpoint } from '../quantize.ts';
 import { physicalCores } from '../runtime/cores.ts';
 import { warnNotFinite } from './loading.ts';
@@ -23,6 +24,7 @@ export function addQuantize(program: Command): void {
 }
 
 async function run(input: string, output: string, { weights, threads }: Flags): Promise<void> {
+  await checkFolderWritable(output);
   const begin = performance.now();
   const progress = new ProgressLine('quantising');
   const signal = interruption();

@@ -13,12 +13,15 @@ export function reportJson(report: object): string {
 }
 
 /**
- * Writes a report to the file that an option names.
+ * Prints a report, and then writes it as another to the file that an option names, if one is wanted: each is there although the other cannot be had.
  * @throws {ArgumentError} when it cannot be written
  */
-export async function writeReport(flag: string, path: string, report: string): Promise<void> {
+export async function printReport(text: string, flag: string, path: string | undefined, report: () => string): Promise<void> {
+  if (path !== undefined) process.stdout.on('error', () => {}); // where nobody reads it, the program does not end yet
+  process.stdout.write(text);
+  if (path === undefined) return;
   try {
-    await writeFile(path, report);
+    await writeFile(path, report());
   } catch (cause) {
     const found = (cause as Error).message;
     throw new ArgumentError({ where: path, expected: 'a file that can be written', found, fix: `Choose another ${flag}.` }, { cause });

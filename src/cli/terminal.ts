@@ -11,6 +11,11 @@ function coloursOf(stream: WriteStream): ReturnType<typeof picocolors.createColo
 export const onStdout = coloursOf(process.stdout);
 const onStderr = coloursOf(process.stderr);
 
+/** The columns of a terminal; one whose size nobody has set says 0. */
+export function columnsOf(stream: WriteStream): number {
+  return stream.columns || 80;
+}
+
 /** A quiet line beside the data, on stderr. */
 export function note(text: string): void {
   process.stderr.write(onStderr.dim(wrapped(text)));
@@ -37,7 +42,7 @@ function wrapped(text: string): string {
     (piece) => {
       lines += piece;
     },
-    () => process.stderr.columns ?? Infinity,
+    () => (process.stderr.isTTY ? columnsOf(process.stderr) : Infinity),
   );
   wrap.push(text);
   wrap.end();
@@ -56,7 +61,7 @@ export interface TextOutput {
 /** For a person, text broken between words; for a program, the text. */
 export function textOutput(stream: WriteStream): TextOutput {
   const write = (text: string) => void stream.write(text);
-  if (stream.isTTY) return new WordWrap(write, () => stream.columns);
+  if (stream.isTTY) return new WordWrap(write, () => columnsOf(stream));
   return { forPerson: false, push: write, end: () => write('\n') };
 }
 
@@ -118,7 +123,7 @@ const CLEAR_LINE = '\r\x1b[2K';
 
 /** On the terminal of stderr: a quiet line in the place of the one before, cut off where it is narrow. */
 export function showLine(text: string): void {
-  process.stderr.write(`${CLEAR_LINE}${onStderr.dim(text.slice(0, process.stderr.columns - 1))}`);
+  process.stderr.write(`${CLEAR_LINE}${onStderr.dim(text.slice(0, columnsOf(process.stderr) - 1))}`);
 }
 
 /** Takes the line away. */
@@ -161,7 +166,7 @@ export class ProgressLine {
     const rate = (1000 * (done - first!.done)) / (ms - first!.ms);
     const left = rate > 0 && done < total ? `, ${timeLeft((total - done) / rate)} left, ${this.#amount(rate)}/s` : '';
     const share = total > 0 ? done / total : 1;
-    const bar = process.stderr.isTTY && process.stderr.columns >= WIDE ? `${barOf(share)} ` : '';
+    const bar = process.stderr.isTTY && columnsOf(process.stderr) >= WIDE ? `${barOf(share)} ` : '';
     const text = `${this.#doing} ${bar}${this.#amount(done)} of ${this.#amount(total)}, ${Math.floor(100 * share)}%${left}`;
     this.#show(detail === '' ? text : `${text} · ${detail}`, ms);
   };
@@ -209,18 +214,45 @@ export function duration(seconds: number): string {
   return seconds < 1 ? `${Number((seconds * 1000).toPrecision(2))} ms` : `${seconds.toFixed(1)} s`;
 }
 
+/** The signals by which a person, the system or a closed terminal ends a program, and the exit codes that shells give it then. */
+const ENDINGS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
+const SIGNALS = Object.keys(ENDINGS) as (keyof typeof ENDINGS)[];
+
+let heard: keyof typeof ENDINGS = 'SIGINT';
+
 /**
- * Turns Ctrl-C into a signal, so that what is begun can end in good order. A second Ctrl-C ends the process at once.
+ * Turns Ctrl-C, and the other signals that end a program, into one of the program's, so that what is begun can end in good order. A second Ctrl-C
+ * ends the process at once.
  */
 export function interruption(): AbortSignal {
   const controller = new AbortController();
-  process.once('SIGINT', () => {
-    controller.abort();
+  for (const name of SIGNALS) {
     // While somebody listens, the library of locks leaves it to us to end.
-    process.once('SIGINT', () => process.exit(INTERRUPTED));
-  });
+    process.on(name, () => {
+      // Not so the others: when a terminal is closed, both the system and the shell may say so.
+      if (name === 'SIGINT' && controller.signal.aborted) process.exit(ENDINGS.SIGINT);
+      heard = name;
+      controller.abort();
+    });
+  }
   return controller.signal;
 }
 
-/** The exit code of a program that Ctrl-C ended. */
-export const INTERRUPTED = 130;
+/** The exit code of a program that an `interruption` ended. */
+export function interruptedCode(): number {
+  return ENDINGS[heard];
+}
+
+/**
+ * Runs what cannot hear an `interruption`, because it is done in one piece or waits for what another program writes. Meanwhile the signals end the
+ * process by themselves, so nothing may be left to be put in order.
+ */
+export async function withoutInterruption<T>(work: () => T | Promise<T>): Promise<T> {
+  const listeners = SIGNALS.flatMap((name) => process.rawListeners(name).map((listener) => [name, listener] as const));
+  for (const name of SIGNALS) process.removeAllListeners(name);
+  try {
+    return await work();
+  } finally {
+    for (const [name, listener] of listeners) process.on(name, listener as NodeJS.SignalsListener);
+  }
+}

@@ -4,7 +4,7 @@ import { modelFolder } from './model_folder.ts';
 import { Tokenizer } from '../tokenizer.ts';
 import { checkEach, readJsonArray } from './input_file.ts';
 import { addModelOption } from './options.ts';
-import { interruption } from './terminal.ts';
+import { interruption, withoutInterruption } from './terminal.ts';
 
 interface Flags {
   readonly model?: string;
@@ -21,7 +21,7 @@ export function addTokenize(program: Command): void {
       const tokenizer = await Tokenizer.fromFolder(await modelFolder(model, { need: 'text', signal: interruption() }));
       const texts = await readJsonArray(input, 'texts');
       checkEach(input, texts, (text) => typeof text === 'string', 'a text', 'Put every text in quotes.');
-      const ids = mapEach(input, texts as string[], (text) => tokenizer.encode(text));
+      const ids = await withoutInterruption(() => mapEach(input, texts as string[], (text) => tokenizer.encode(text)));
       process.stdout.write(json ? `${JSON.stringify(ids)}\n` : ids.map((line) => `${line.join(' ')}\n`).join(''));
     });
 }
@@ -36,7 +36,7 @@ export function addDetokenize(program: Command): void {
       const ids = await readJsonArray(input, 'arrays of token ids');
       const isIds = (value: unknown) => Array.isArray(value) && value.every(Number.isSafeInteger);
       checkEach(input, ids, isIds, 'an array of token ids', 'Give one array of integers for each text.');
-      const texts = mapEach(input, ids as number[][], (one) => tokenizer.decode(one));
+      const texts = await withoutInterruption(() => mapEach(input, ids as number[][], (one) => tokenizer.decode(one)));
       process.stdout.write(json ? `${JSON.stringify(texts)}\n` : texts.map((text) => `${text}\n`).join(''));
     });
 }

@@ -1,5 +1,10 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Command } from 'commander';
 import { median } from '../bench/limits.ts';
+import { ArgumentError } from '../errors.ts';
+import { hubEnvironment } from '../hub/environment.ts';
+import { cachedFolder, idOf } from '../hub/locate.ts';
 import { type Accuracy, type Agreement, type Verification, verify } from '../verify.ts';
 import { bf16Heading, bf16Line } from './verify_bf16.ts';
 import { loadOptions } from './loading.ts';
@@ -7,6 +12,7 @@ import { addEngineOptions, addModelOption, type EngineFlags } from './options.ts
 import { onStdout } from './terminal.ts';
 
 const NAME_WIDTH = 32;
+const GOLDEN = 'expected.safetensors';
 
 interface Flags extends EngineFlags {
   readonly model?: string;
@@ -39,7 +45,9 @@ async function run({ model, json, ...flags }: Flags): Promise<void> {
   const results: Verification[] = [];
   const print = (line: string) => void (json || process.stdout.write(`${line}\n`));
   let group = '';
-  for await (const result of verify({ model, ...(await loadOptions(flags)) })) {
+  // In bfloat16 none is taken, and refused with its name.
+  const folder = model === undefined || flags.kernels === 'bf16' ? model : await goldenFolder(model, flags.weights);
+  for await (const result of verify({ model: folder, ...(await loadOptions(flags)) })) {
     if (results.length === 0 && flags.kernels !== 'bf16') print(onStdout.bold(line('', 'error', 'PyTorch', 'ratio', 'rms', 'greedy')));
     results.push(result);
     const heading = headingOf(result);
@@ -49,13 +57,26 @@ async function run({ model, json, ...flags }: Flags): Promise<void> {
   }
   for (const kind of ['kernel', 'model'] as const) {
     const rows = results.filter((result): result is Accuracy => result.kind === kind);
-    const of = (key: 'ratio' | 'rms_ratio') => median(rows.map((row) => row[key])).toFixed(2);
+    const of = (key: 'ratio' | 'rms_ratio') => times(median(rows.map((row) => row[key])));
     if (rows.length > 1) print(onStdout.bold(line(`median of ${rows.length} ${kind}s`, '', '', of('ratio'), of('rms_ratio'), '')));
   }
   const failed = results.filter(({ passed }) => !passed);
   if (json) process.stdout.write(`${JSON.stringify(results, null, 2)}\n`);
   print(failed.length === 0 ? onStdout.green(`all ${results.length} hold`) : onStdout.red(`${failed.length} of ${results.length} fail`));
   if (failed.length > 0) process.exitCode = 1;
+}
+
+/** The folder of a model, which must have been run through PyTorch. What the Hub has was not, so nothing is downloaded. */
+async function goldenFolder(model: string, weights: string | undefined): Promise<string> {
+  const id = await idOf(model);
+  const folder = id === null ? model : await cachedFolder(id, { environment: await hubEnvironment(), weights });
+  if (folder !== null && existsSync(join(folder, GOLDEN))) return folder;
+  throw new ArgumentError({
+    where: folder ?? model,
+    expected: `${GOLDEN}, the results of PyTorch`,
+    found: folder === null ? 'no such model in the cache' : 'no such file',
+    fix: 'golden/release/README.md in the repository says how it is made; without --model what comes with this package is verified.',
+  });
 }
 
 function headingOf({ kind, name }: Verification): string {
@@ -77,8 +98,14 @@ function lineOf(result: Verification): string {
     );
   }
   const { name, error, pytorch_error, ratio, rms_ratio, greedy } = result;
-  const numbers = [error.toExponential(1), pytorch_error.toExponential(1), ratio.toFixed(2), rms_ratio.toFixed(2)] as const;
+  const numbers = [error.toExponential(1), pytorch_error.toExponential(1), times(ratio), times(rms_ratio)] as const;
   return line(`  ${result.kind === 'kernel' ? name.split('/')[1] : name}`, ...numbers, fraction(greedy));
+}
+
+/** In seven characters. */
+function times(ratio: number): string {
+  if (ratio < 1e4) return ratio.toFixed(2);
+  return Number.isFinite(ratio) ? ratio.toExponential(1) : `${ratio}`.slice(0, 3);
 }
 
 function line(name: string, ...[error, pytorch, ratio, rms, greedy]: readonly [string, string, string, string, string]): string {

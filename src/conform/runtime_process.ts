@@ -16,6 +16,8 @@ const PARTING_SECONDS = 5;
 
 type Child = ChildProcessByStdio<Writable, Readable, Readable>;
 
+type Start = (words: readonly string[]) => Promise<Program>;
+
 /** How a program ended, or was ended. */
 interface Ending {
   /** The exit status, or the signal. */
@@ -30,25 +32,30 @@ const GOOD_ORDER = 'exit status 0';
 /**
  * A runtime in a process of its own (Node only), as docs/conformance.md describes it.
  * @param folder for the files that are handed over
+ * @param signal ends the process
  */
-export function startRuntime(command: CommandLine, folder: string, timeout_seconds: number): Runtime {
-  return command.placeholders.size === 0 ? new Session(command, timeout_seconds) : new RunPerCase(command, folder, timeout_seconds);
+export function startRuntime(command: CommandLine, folder: string, timeout_seconds: number, signal?: AbortSignal): Runtime {
+  const start = async (words: readonly string[]) => await Program.start(words, signal);
+  if (command.placeholders.size === 0) return new Session(command, timeout_seconds, start);
+  return new RunPerCase(command, folder, timeout_seconds, start);
 }
 
 /** One process that answers line by line; started again when it has ended. */
 class Session implements Runtime {
   private readonly command: CommandLine;
   private readonly timeout_seconds: number;
+  private readonly start: Start;
   private program: Program | null = null;
 
-  constructor(command: CommandLine, timeout_seconds: number) {
+  constructor(command: CommandLine, timeout_seconds: number, start: Start) {
     this.command = command;
     this.timeout_seconds = timeout_seconds;
+    this.start = start;
   }
 
   async ask(request: Request): Promise<Answer> {
     const isFresh = this.program === null;
-    this.program ??= await Program.start(this.command.words);
+    this.program ??= await this.start(this.command.words);
     const { program } = this;
     program.write(`${JSON.stringify(request)}\n`);
     const answer = await program.next(this.timeout_seconds, objectOf);
@@ -71,11 +78,13 @@ class RunPerCase implements Runtime {
   private readonly command: CommandLine;
   private readonly folder: string;
   private readonly timeout_seconds: number;
+  private readonly start: Start;
 
-  constructor(command: CommandLine, folder: string, timeout_seconds: number) {
+  constructor(command: CommandLine, folder: string, timeout_seconds: number, start: Start) {
     this.command = command;
     this.folder = folder;
     this.timeout_seconds = timeout_seconds;
+    this.start = start;
   }
 
   async ask({ level, model, tokens, calls, output }: Request): Promise<Answer> {
@@ -86,7 +95,7 @@ class RunPerCase implements Runtime {
     const file = join(this.folder, 'tokens.json');
     await writeFile(file, JSON.stringify(tokens));
     const values = { model: model!, tokens: file, output: output!, calls: (calls ?? [tokens!.length]).join(',') };
-    const program = await Program.start(filledIn(this.command, values));
+    const program = await this.start(filledIn(this.command, values));
     program.write(null);
     const end = (await program.next(this.timeout_seconds, () => null)) as Ending;
     return end.how === GOOD_ORDER ? { status: 'answered', fields: {} } : failure(end, '');
@@ -103,8 +112,9 @@ class Program {
   private wake: () => void = () => {};
 
   /** @throws {ArgumentError} when there is no such program */
-  static async start(words: readonly string[]): Promise<Program> {
-    const child = spawn(words[0]!, words.slice(1), { stdio: 'pipe' });
+  static async start(words: readonly string[], signal?: AbortSignal): Promise<Program> {
+    signal?.throwIfAborted();
+    const child = spawn(words[0]!, words.slice(1), { stdio: 'pipe', killSignal: 'SIGKILL', ...(signal && { signal }) });
     await new Promise<void>((resolve, reject) => {
       child.once('spawn', resolve);
       child.once('error', (cause) => {
@@ -118,7 +128,7 @@ class Program {
 
   private constructor(child: Child) {
     this.child = child;
-    child.on('error', () => {}); // a kill that comes too late
+    child.on('error', () => {}); // by the signal, or a kill that comes too late
     child.stdin.on('error', () => {}); // who does not read it may be gone already
     createInterface({ input: child.stderr }).on('line', (line) => this.keep(line));
     createInterface({ input: child.stdout }).on('line', (line) => {

@@ -1,3 +1,4 @@
+import { CHAT_WORKER } from './chat_worker.ts';
 import { ArgumentError, type Problem, TokenizerError } from './errors.ts';
 import { isObject, kindOf, parseJsonObject, readTextFile } from './text_file.ts';
 import { anyOf, checkWellFormed, escapeRegExp, type Tokenizer } from './tokenizer.ts';
@@ -37,15 +38,6 @@ export interface RenderLimits {
 
 const SPECIAL_TOKENS = ['bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token'];
 const MAX_HEAP_MB = 256;
-
-// Runs in a worker, which alone can be stopped in the middle of a loop and has a heap of its own to fill. A string, so that the same lines
-// run from the sources under a test runner and from the built package.
-const WORKER = `
-  const { parentPort, workerData } = require('node:worker_threads');
-  const { Template } = require(workerData.jinja);
-  const text = new Template(workerData.source).render(workerData.variables);
-  parentPort.postMessage(text.length > workerData.maxChars ? { length: text.length } : { text });
-`;
 
 /**
  * Finds the chat template of a model folder (Node only): chat_template.jinja, with more of them by name in additional_chat_templates, or else
@@ -110,15 +102,14 @@ async function readTemplateFiles(folder: string): Promise<Map<string, string>> {
  */
 export async function renderChat(template: ChatTemplate, chat: Chat, limits: RenderLimits = {}): Promise<string> {
   checkMessages(chat.messages);
-  const { messages, tools = null, addGenerationPrompt } = chat;
-  const variables = { ...template.variables, messages, tools, documents: null, add_generation_prompt: addGenerationPrompt };
-  return await render(chooseSource(template, chat), variables, limits);
+  return await render(template, chat, limits, null);
 }
 
 /**
  * Turns a chat into the prompt of the model (Node only). Special tokens come from the template alone: one that begins inside a message, or in
  * anything else of the chat, is encoded as the characters it is made of, so no message can end its turn and begin another's.
- * For chats without such text the ids are those of HF apply_chat_template.
+ * For chats without such text the ids are those of HF apply_chat_template. One thing is lost when JSON is parsed: a whole number that was written
+ * as 1.0 or 1e16 is printed as an integer, 1 or 10000000000000000, where Python keeps the float.
  * @returns the text, as `renderChat` gives it, and its token ids
  * @throws as `renderChat`; TokenizerError for lone surrogates
  */
@@ -153,7 +144,8 @@ export async function renderMarkedChat(
   const unused = unusedCharacter(JSON.stringify([...template.sources, template.variables, chat, tokens]));
   const beginning = new RegExp(tokens.map(beginningOf).join('|') || '(?!)', 'g');
   const broken = mapStrings(chat, (text) => text.replace(beginning, `$&${unused}`));
-  const rendered = await renderChat(template, broken, limits);
+  checkMessages(broken.messages);
+  const rendered = await render(template, broken, limits, unused);
   checkWellFormed(rendered);
   const special = new RegExp(`(${anyOf(tokens)})(?!${unused})`, 'g');
   return rendered.replace(special, `${SPECIAL_MARK}$1`).replaceAll(unused, '');
@@ -196,13 +188,17 @@ function chooseSource({ sources }: ChatTemplate, { tools }: Chat): string {
   throw new TokenizerError({ where: 'chat template', expected: 'one named "default"', found, fix });
 }
 
-async function render(source: string, variables: object, { deadline_ms = 5000, maxChars = 2 ** 22 }: RenderLimits): Promise<string> {
+async function render(template: ChatTemplate, chat: Chat, limits: RenderLimits, mark: string | null): Promise<string> {
+  const { messages, tools = null, addGenerationPrompt } = chat;
+  const variables = { ...template.variables, messages, tools, documents: null, add_generation_prompt: addGenerationPrompt };
+  const { deadline_ms = 5000, maxChars = 2 ** 22 } = limits;
   const { Worker } = await import('node:worker_threads');
   const { createRequire } = await import('node:module');
   const jinja = createRequire(import.meta.url).resolve('@huggingface/jinja');
+  const workerData = { jinja, source: chooseSource(template, chat), variables, maxChars, mark };
   const resourceLimits = { maxOldGenerationSizeMb: MAX_HEAP_MB };
   // Without the flags of this process: --input-type would make the lines a module, which has no require.
-  const worker = new Worker(WORKER, { eval: true, execArgv: [], workerData: { jinja, source, variables, maxChars }, resourceLimits });
+  const worker = new Worker(CHAT_WORKER, { eval: true, execArgv: [], workerData, resourceLimits });
   const fail = (expected: string, found: string, fix: string) => new TokenizerError({ where: 'chat template', expected, found, fix });
   const runaway = 'Use the template of the release; one that runs on does not end by itself.';
   const change = 'Change the messages, or use the template of the release.';

@@ -7,7 +7,7 @@ import { anyOf, checkWellFormed, escapeRegExp, type Tokenizer } from './tokenize
 export interface ChatTemplate {
   /** Jinja source by name; `default` is for all chats that no other one is for, `tool_use` for those with tools. */
   readonly sources: ReadonlyMap<string, string>;
-  /** What the template may write besides: `bos_token`, `eos_token` and their like. */
+  /** What the template may write besides: `bos_token`, `eos_token` and their like, by name. */
   readonly variables: Readonly<Record<string, string>>;
 }
 
@@ -54,8 +54,13 @@ export async function readChatTemplate(folder: string): Promise<ChatTemplate | n
   const fix = 'Use the tokenizer_config.json of the release.';
 
   const variables: Record<string, string> = {};
-  for (const name of SPECIAL_TOKENS) {
-    const token = config[name];
+  // Named tokens of the model's own: all keys in _token, and extra_special_tokens as an object. HF: special_tokens_map.
+  const own = Object.entries(config).filter(
+    ([name, token]) => name.endsWith('_token') && (typeof token === 'string' || isAddedToken(token)),
+  );
+  const extra = isObject(config.extra_special_tokens) ? config.extra_special_tokens : {};
+  const standard = SPECIAL_TOKENS.map((name) => [name, config[name]]);
+  for (const [name, token] of Object.entries({ ...Object.fromEntries([...own, ...standard]), ...extra })) {
     const content = isObject(token) ? token.content : token; // a serialised AddedToken, or its text
     if (typeof content === 'string') variables[name] = content;
     else if (token != null) problems.push({ where: `${configPath}: ${name}`, expected: 'the text of a token', found: kindOf(token), fix });
@@ -76,6 +81,11 @@ export async function readChatTemplate(folder: string): Promise<ChatTemplate | n
   }
   if (problems.length > 0) throw new TokenizerError(problems);
   return sources.size === 0 ? null : { sources, variables };
+}
+
+/** HF: AddedToken as tokenizer_config.json has it. */
+function isAddedToken(token: unknown): boolean {
+  return isObject(token) && token.__type === 'AddedToken';
 }
 
 /** Templates that have files of their own, by name. HF: PreTrainedTokenizerBase.save_chat_templates writes them. */

@@ -1,6 +1,7 @@
 """Changes of config.json, and what HF makes of each: `python golden/configs.py`.
 
 configs/cases.json              the changes (null deletes nothing: "absent" lists the keys that are deleted), and whether HF runs the model
+                                and what it generates by each generation_config.json
 configs/expected.safetensors    logits of the last positions in float64, by case; the weights are those of golden/models/<model>
 """
 
@@ -139,6 +140,40 @@ def tensor_cases():
     return {"tied_head_alone": "model.embed_tokens.weight", "tied_embedding_alone": "lm_head.weight"}
 
 
+MOST = list(range(60))  # all ids of the vocabulary but one
+GENERATION = [
+    {},
+    {"max_new_tokens": 3},
+    {"suppress_tokens": MOST[::2]},
+    {"suppress_tokens": [*MOST[1::2], -1, 100257]},
+    {"begin_suppress_tokens": MOST},
+    {"eos_token_id": MOST},
+    {"eos_token_id": MOST[:50], "min_new_tokens": 5},
+    {"eos_token_id": [-1, 3], "min_new_tokens": 2},
+    {"eos_token_id": MOST[:50], "min_new_tokens": 3, "suppress_tokens": [55, 56], "begin_suppress_tokens": [51, 52], "repetition_penalty": 1.5},
+]
+PROMPT = [1, 2, 3, 4, 5]
+
+
+def generated():
+    """The greedy continuations of HF in float64 by generation_config.json, and its top_k where a file asks for sampling and has none."""
+    with tempfile.TemporaryDirectory() as name, float32_means_float64(), torch.no_grad():
+        folder = shutil.copytree(GOLDEN / "models" / HYBRID, Path(name) / "model")
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": None}))
+
+        def load(settings):
+            (folder / "generation_config.json").write_text(json.dumps(settings))
+            return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").double().eval()
+
+        results = []
+        for settings in GENERATION:
+            length = {} if "max_new_tokens" in settings else {"max_new_tokens": 12}
+            ids = load(settings).generate(torch.tensor([PROMPT]), use_cache=False, **length)[0, len(PROMPT) :].tolist()
+            results.append({"settings": settings, "ids": ids})
+        return {"prompt": PROMPT, "results": results, "top_k": load({"do_sample": True})._prepare_generation_config(None)[0].top_k}
+
+
 def ids_of(vocab_size):
     return [(i * 7 + 3) % vocab_size for i in range(TOKENS)]
 
@@ -193,7 +228,7 @@ def main():
         cases.append({**entry, **({} if without_tensor is None else {"without_tensor": without_tensor})})
     head = {"_comment": "Changes of config.json and whether HF runs the model; see configs.py.", "producer": PRODUCER, "tokens": TOKENS}
     lines = ",\n".join(json.dumps(case) for case in cases)
-    text = json.dumps(head)[:-1] + f', "cases": [\n{lines}\n]}}\n'
+    text = json.dumps(head)[:-1] + f', "generation": {json.dumps(generated())}, "cases": [\n{lines}\n]}}\n'
     (OUT / "cases.json").write_text(text, encoding="utf-8")
     write_safetensors(OUT / "expected.safetensors", arrays, {"producer": PRODUCER})
     write_digests()

@@ -38,6 +38,7 @@ export {
   type Generation,
   generate,
   generateText,
+  type SuppressionOptions,
   type TextTokenizer,
 } from './generate.ts';
 export { type GenerationConfig, parseGenerationConfig, readGenerationConfig } from './generation_config.ts';

@@ -2,6 +2,9 @@ import { readFileSync } from 'node:fs';
 import { copyFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { samplingOptions, suppressionOptions } from '../src/cli/sampling.ts';
+import { generate } from '../src/generate.ts';
+import { parseGenerationConfig } from '../src/generation_config.ts';
 import { loadModel } from '../src/load.ts';
 import { changedModel, goldenModel, logitsOf, readGolden, repository, temporaryFolder } from './support/models.ts';
 
@@ -15,7 +18,12 @@ interface Case {
 }
 
 // golden/configs.py: what transformers makes of each change of config.json.
-const { tokens, cases } = JSON.parse(readFileSync(repository('golden/configs/cases.json'), 'utf8')) as { tokens: number; cases: Case[] };
+interface Golden {
+  readonly tokens: number;
+  readonly cases: Case[];
+  readonly generation: { prompt: number[]; results: { settings: object; ids: number[] }[]; top_k: number };
+}
+const { tokens, cases, generation }: Golden = JSON.parse(readFileSync(repository('golden/configs/cases.json'), 'utf8'));
 const { arrays } = await readGolden(repository('golden/configs/expected.safetensors'));
 
 async function folderOf({ model, change, absent, without_tensor }: Case): Promise<string> {
@@ -44,4 +52,17 @@ describe('config.json means what it means to HF', () => {
   test.each(cases.filter(({ runs }) => !runs))('$case is refused', async (one) => {
     await expect(loadModel(await folderOf(one), { kernels: 'reference', context: tokens })).rejects.toThrow(/config\.json: "/);
   });
+});
+
+test('generation_config.json changes what is generated as it does in HF', async () => {
+  const { prompt, results, top_k } = generation;
+  const { model } = await loadModel(goldenModel('nope_theta_null'), { kernels: 'reference', context: 20 });
+  for (const { settings, ids } of results) {
+    const { max_new_tokens: max_tokens = 12, ...config } = parseGenerationConfig(JSON.stringify(settings), 'generation_config.json');
+    const options = { ...samplingOptions({}, config), ...suppressionOptions(config), eos_token_id: config.eos_token_id, max_tokens };
+    const ours: number[] = [];
+    for await (const id of generate(model, prompt, options)) ours.push(id);
+    expect(ours, JSON.stringify(settings)).toEqual(ids);
+  }
+  expect(samplingOptions({}, parseGenerationConfig('{"do_sample": true}', '')).top_k).toBe(top_k);
 });

@@ -87,14 +87,20 @@ Interpreter.prototype.applyFilter = function (operand, filter, environment) {
 
 Interpreter.prototype.evaluateBinaryExpression = function (node, environment) {
   const operator = node.operator.value;
-  if (operator !== '+' && operator !== '~') return evaluateBinaryExpression.call(this, node, environment);
+  if (!['+', '~', '%'].includes(operator)) return evaluateBinaryExpression.call(this, node, environment);
   const [left, right] = [node.left, node.right].map((side) => this.evaluate(side, environment));
   if (operator === '~') return new StringValue(str(left) + str(right));
+  const number = (value) => new (left.type === 'FloatValue' || right.type === 'FloatValue' ? FloatValue : IntegerValue)(value);
   const both = (...types) => types.includes(left.type) && types.includes(right.type);
+  const areNumbers = both('IntegerValue', 'BooleanValue', 'FloatValue');
+  if (operator === '%') {
+    if (!areNumbers || Number(right.value) === 0) throw new TypeError('unsupported operands for %: ' + left.type + ' and ' + right.type);
+    const rest = left.value % right.value;
+    return number(rest !== 0 && rest < 0 !== right.value < 0 ? rest + right.value : rest); // of the divisor's sign
+  }
   if (both('StringValue')) return new StringValue(left.value + right.value);
   if (both('ArrayValue') || both('TupleValue')) return new left.constructor(left.value.concat(right.value));
-  if (both('IntegerValue', 'BooleanValue')) return new IntegerValue(left.value + right.value);
-  if (both('IntegerValue', 'BooleanValue', 'FloatValue')) return new FloatValue(left.value + right.value);
+  if (areNumbers) return number(left.value + right.value);
   throw new TypeError('unsupported operands for +: ' + left.type + ' and ' + right.type);
 };
 

@@ -8,6 +8,7 @@ the release's added tokens, special or not), and the embedded model's (src/embed
 tokenizer.json, tokenizer_config.json, chat_template.jinja   the fixture, a tokenizer folder as released
 texts.json, embedded_texts.json   encode(add_special_tokens=False), decode(skip_special_tokens=False), and random ids decoded
 chats.json                        apply_chat_template, text and ids
+added_tokens.json                 texts with added tokens that overlap, some of them normalized, some special
 """
 
 import json
@@ -343,6 +344,33 @@ def write_chats() -> None:
     write("chats.json", "HF apply_chat_template over golden/tokenizer.", chats=entries)
 
 
+# (content, special, normalized)
+OVERLAPPING = [
+    [("§ab§", False, False), ("§x", False, False)],
+    [("§ab§", False, True), ("§x", False, False)],
+    [("§ab", False, True), ("ab§", False, False)],
+    [("§ab§", True, True), ("§x", False, False), ("b§", False, True)],
+    [("§ab§", True, False), ("§x", False, False), ("b§", False, False)],
+]
+
+
+def write_added_tokens() -> None:
+    rng, cases = random.Random(3), []
+    parts = ["<|im_end|>", "<|", "|>", "§ab§", "§x", "§ab", "x", "§", "a", "b", " ", "\n", "<|extra_id_1|>", "é", "12345"]
+    for overlapping in OVERLAPPING:
+        tokenizer = Tokenizer.from_file(str(OUT / "tokenizer.json"))
+        for content, special, normalized in overlapping:
+            add = tokenizer.add_special_tokens if special else tokenizer.add_tokens
+            add([AddedToken(content, special=special, normalized=normalized)])
+        texts = ["".join(rng.choice(parts) for _ in range(rng.randrange(1, 12))) for _ in range(40)]
+        ids = [encode(tokenizer, text) for text in texts]
+        tokenizer.encode_special_tokens = True
+        plain = [encode(tokenizer, text) for text in texts]
+        added = json.loads(tokenizer.to_str())["added_tokens"][-len(overlapping) :]
+        cases.append({"added_tokens": added, "texts": [list(entry) for entry in zip(texts, ids, plain, strict=True)]})
+    write("added_tokens.json", "texts: text, ids, and ids with encode_special_tokens=True, over golden/tokenizer with more tokens.", cases=cases)
+
+
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     tokenizer = train()
@@ -358,6 +386,7 @@ def main() -> None:
     (OUT / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
     write_texts("texts.json", "golden/tokenizer/tokenizer.json", tokenizer, byte_level=byte_level_entries(tokenizer))
     write_chats()
+    write_added_tokens()
     if EMBEDDED.exists():
         write_texts("embedded_texts.json", "src/embedded/tokenizer.json", Tokenizer.from_file(str(EMBEDDED)))
     for path in sorted(OUT.iterdir()):

@@ -51,11 +51,17 @@ def inverse_frequencies(Dh, rope):
     def dim_at(rotations):
         return Dh * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(theta))
 
-    low = max(math.floor(dim_at(rope.get("beta_fast") or 32)), 0)
-    high = min(math.ceil(dim_at(rope.get("beta_slow") or 1)), Dh - 1)
+    low, high = dim_at(rope.get("beta_fast") or 32), dim_at(rope.get("beta_slow") or 1)
+    if rope.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, Dh - 1)
     ramp = ((torch.arange(Dh // 2, dtype=torch.float64) - low) / ((high - low) or 0.001)).clamp(0, 1)
-    scale = rope.get("attention_factor")
-    return extrapolated / factor * ramp + extrapolated * (1 - ramp), 0.1 * math.log(factor) + 1 if scale is None else scale
+    scale, mscale, mscale_all_dim = (rope.get(key) for key in ("attention_factor", "mscale", "mscale_all_dim"))
+    if scale is None:
+        mscales = (mscale, mscale_all_dim) if mscale and mscale_all_dim else (1, 0)
+        numerator, denominator = (0.1 * m * math.log(max(factor, 1)) + 1 for m in mscales)
+        scale = numerator / denominator
+    return extrapolated / factor * ramp + extrapolated * (1 - ramp), scale
 
 
 def rotary(x, rope, position):  # [T, H, Dh]; row t sits at position + t
@@ -120,9 +126,10 @@ def rope_of(config, layer_type):
     if config["model_type"] == "olmo3":
         rope = config.get("rope_parameters")
         if rope is None:
-            full = config.get("rope_scaling") or {} if layer_type == "full_attention" else {}
-            rope = {layer_type: {"rope_theta": config["rope_theta"], **full}}
-        return rope[layer_type]
+            if layer_type == "sliding_attention":  # HF gives the theta at the top to the full layers alone
+                return {"rope_theta": 500000.0}
+            return {"rope_theta": config["rope_theta"], **(config.get("rope_scaling") or {})}
+        return {**rope[layer_type], "truncate": rope.get("truncate", True)}  # HF reads it beside the layer types, not within
     rope = config.get("rope_parameters") or {}
     return rope if rope.get("rope_theta") is not None else None
 

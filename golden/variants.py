@@ -1,12 +1,14 @@
-"""Stand-ins for the four released variants: `python golden/variants.py`, the same bytes on every run.
+"""Stand-ins for the four released variants: `python golden/variants.py`, the same bytes on every run; with `chats`, the last two only.
 
 variants/<name>/            a folder with the files of a release, tiny, and expected.safetensors as in models/
 variants/chats.json         HF `apply_chat_template`, text and ids, for all of them
+variants/jinja.json         HF `apply_chat_template` of small templates that print and strip values
 """
 
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 os.environ.update(ATEN_CPU_CAPABILITY="avx2", MKL_CBWR="AVX2", ONEDNN_MAX_CPU_ISA="AVX2")  # as in generate.py
@@ -18,6 +20,7 @@ import transformers
 from checkpoints import OLMO_HYBRID
 from digests import write_digests
 from generate import PRODUCER, check_versions
+from jinja_values import rendered_values
 from model_cases import TINY, ModelCase, write_model
 from tokenizer import ADDED, train
 from variant_chats import conversations, golden_chats, hostile_conversations, lines
@@ -125,6 +128,12 @@ def write_chats():
     parts.append('"expected": {' + ",\n".join(by_variant) + "}")
     (OUT / "chats.json").write_text("{" + ",\n".join(parts) + "}\n", encoding="utf-8")
 
+    values = rendered_values(tokenizer_of["think_sft"])
+    head = {"_comment": "Small templates; what HF makes of them with the messages, null where it raises.", **versions}
+    parts = [f'"{key}": {json.dumps(value)}' for key, value in head.items()]
+    parts += [f'"{key}": {json.dumps(value, indent=1)}' for key, value in values.items()]
+    (OUT / "jinja.json").write_text("{" + ",\n".join(parts) + "}\n", encoding="utf-8")
+
 
 def main():
     check_versions()
@@ -132,8 +141,10 @@ def main():
     torch.set_grad_enabled(False)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    shutil.rmtree(OUT, ignore_errors=True)
-    for name in VARIANTS:
+    chats_only = sys.argv[1:] == ["chats"]
+    if not chats_only:
+        shutil.rmtree(OUT, ignore_errors=True)
+    for name in [] if chats_only else VARIANTS:
         figures = write_variant(name)
         print(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()), flush=True)
     write_chats()

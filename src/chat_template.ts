@@ -1,3 +1,4 @@
+import { CHAT_WORKER } from './chat_worker.ts';
 import { ArgumentError, type Problem, TokenizerError } from './errors.ts';
 import { isObject, kindOf, MOST_BYTES, parseJsonObject, readTextFile } from './text_file.ts';
 import { anyOf, checkWellFormed, escapeRegExp, type Tokenizer } from './tokenizer.ts';
@@ -6,7 +7,7 @@ import { anyOf, checkWellFormed, escapeRegExp, type Tokenizer } from './tokenize
 export interface ChatTemplate {
   /** Jinja source by name; `default` is for all chats that no other one is for, `tool_use` for those with tools. */
   readonly sources: ReadonlyMap<string, string>;
-  /** What the template may write besides: `bos_token`, `eos_token` and their like. */
+  /** What the template may write besides: `bos_token`, `eos_token` and their like, by name. */
   readonly variables: Readonly<Record<string, string>>;
 }
 
@@ -38,15 +39,6 @@ export interface RenderLimits {
 const SPECIAL_TOKENS = ['bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token'];
 const MAX_HEAP_MB = 256;
 
-// Runs in a worker, which alone can be stopped in the middle of a loop and has a heap of its own to fill. A string, so that the same lines
-// run from the sources under a test runner and from the built package.
-const WORKER = `
-  const { parentPort, workerData } = require('node:worker_threads');
-  const { Template } = require(workerData.jinja);
-  const text = new Template(workerData.source).render(workerData.variables);
-  parentPort.postMessage(text.length > workerData.max_chars ? { length: text.length } : { text });
-`;
-
 /**
  * Finds the chat template of a model folder (Node only): chat_template.jinja, with more of them by name in additional_chat_templates, or else
  * `chat_template` in tokenizer_config.json. HF: PreTrainedTokenizerBase.from_pretrained.
@@ -62,8 +54,13 @@ export async function readChatTemplate(folder: string): Promise<ChatTemplate | n
   const fix = 'Use the tokenizer_config.json of the release.';
 
   const variables: Record<string, string> = {};
-  for (const name of SPECIAL_TOKENS) {
-    const token = config[name];
+  // Named tokens of the model's own: all keys in _token, and extra_special_tokens as an object. HF: special_tokens_map.
+  const own = Object.entries(config).filter(
+    ([name, token]) => name.endsWith('_token') && (typeof token === 'string' || isAddedToken(token)),
+  );
+  const extra = isObject(config.extra_special_tokens) ? config.extra_special_tokens : {};
+  const standard = SPECIAL_TOKENS.map((name) => [name, config[name]]);
+  for (const [name, token] of Object.entries({ ...Object.fromEntries([...own, ...standard]), ...extra })) {
     const content = isObject(token) ? token.content : token; // a serialised AddedToken, or its text
     if (typeof content === 'string') variables[name] = content;
     else if (token != null) problems.push({ where: `${configPath}: ${name}`, expected: 'the text of a token', found: kindOf(token), fix });
@@ -84,6 +81,11 @@ export async function readChatTemplate(folder: string): Promise<ChatTemplate | n
   }
   if (problems.length > 0) throw new TokenizerError(problems);
   return sources.size === 0 ? null : { sources, variables };
+}
+
+/** HF: AddedToken as tokenizer_config.json has it. */
+function isAddedToken(token: unknown): boolean {
+  return isObject(token) && token.__type === 'AddedToken';
 }
 
 /** Templates that have files of their own, by name. HF: PreTrainedTokenizerBase.save_chat_templates writes them. */
@@ -110,15 +112,14 @@ async function readTemplateFiles(folder: string): Promise<Map<string, string>> {
  */
 export async function renderChat(template: ChatTemplate, chat: Chat, limits: RenderLimits = {}): Promise<string> {
   checkMessages(chat.messages);
-  const { messages, tools = null, add_generation_prompt } = chat;
-  const variables = { ...template.variables, messages, tools, documents: null, add_generation_prompt };
-  return await render(chooseSource(template, chat), variables, limits);
+  return await render(template, chat, limits, null);
 }
 
 /**
  * Turns a chat into the prompt of the model (Node only). Special tokens come from the template alone: one that begins inside a message, or in
  * anything else of the chat, is encoded as the characters it is made of, so no message can end its turn and begin another's.
- * For chats without such text the ids are those of HF apply_chat_template.
+ * For chats without such text the ids are those of HF apply_chat_template. One thing is lost when JSON is parsed: a whole number that was written
+ * as 1.0 or 1e16 is printed as an integer, 1 or 10000000000000000, where Python keeps the float.
  * @returns the text, as `renderChat` gives it, and its token ids
  * @throws as `renderChat`; TokenizerError for lone surrogates
  */
@@ -143,7 +144,8 @@ export async function renderMarkedChat(tokenizer: Tokenizer, template: ChatTempl
   const unused = unusedCharacter(JSON.stringify([...template.sources, template.variables, chat, tokens]));
   const beginning = new RegExp(tokens.map(beginningOf).join('|') || '(?!)', 'g');
   const broken = mapStrings(chat, (text) => text.replace(beginning, `$&${unused}`));
-  const rendered = await renderChat(template, broken);
+  checkMessages(broken.messages);
+  const rendered = await render(template, broken, {}, unused);
   checkWellFormed(rendered);
   const special = new RegExp(`(${anyOf(tokens)})(?!${unused})`, 'g');
   return rendered.replace(special, `${SPECIAL_MARK}$1`).replaceAll(unused, '');
@@ -186,13 +188,17 @@ function chooseSource({ sources }: ChatTemplate, { tools }: Chat): string {
   throw new TokenizerError({ where: 'chat template', expected: 'one named "default"', found, fix });
 }
 
-async function render(source: string, variables: object, { deadline_ms = 5000, max_chars = 2 ** 22 }: RenderLimits): Promise<string> {
+async function render(template: ChatTemplate, chat: Chat, limits: RenderLimits, mark: string | null): Promise<string> {
+  const { messages, tools = null, add_generation_prompt } = chat;
+  const variables = { ...template.variables, messages, tools, documents: null, add_generation_prompt };
+  const { deadline_ms = 5000, max_chars = 2 ** 22 } = limits;
   const { Worker } = await import('node:worker_threads');
   const { createRequire } = await import('node:module');
   const jinja = createRequire(import.meta.url).resolve('@huggingface/jinja');
+  const workerData = { jinja, source: chooseSource(template, chat), variables, max_chars, mark };
   const resourceLimits = { maxOldGenerationSizeMb: MAX_HEAP_MB };
   // Without the flags of this process: --input-type would make the lines a module, which has no require.
-  const worker = new Worker(WORKER, { eval: true, execArgv: [], workerData: { jinja, source, variables, max_chars }, resourceLimits });
+  const worker = new Worker(CHAT_WORKER, { eval: true, execArgv: [], workerData, resourceLimits });
   const fail = (expected: string, found: string, fix: string) => new TokenizerError({ where: 'chat template', expected, found, fix });
   const runaway = 'Use the template of the release; one that runs on does not end by itself.';
   const change = 'Change the messages, or use the template of the release.';

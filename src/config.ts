@@ -1,20 +1,10 @@
 import { ConfigError, type Problem } from './errors.ts';
-import { isObject, parseJsonObject } from './text_file.ts';
+import { type RopeByLayerType, RopeReader } from './rope_config.ts';
+import { parseJsonObject } from './text_file.ts';
+
+export type { RopeByLayerType, RopeParameters } from './rope_config.ts';
 
 export type LayerType = 'linear_attention' | 'full_attention' | 'sliding_attention';
-
-/** Rotary position embedding of one layer type. HF: `rope_parameters`. */
-export interface RopeParameters {
-  readonly rope_type: 'default' | 'yarn';
-  readonly rope_theta: number;
-  /** YaRN only, arXiv:2309.00071. */
-  readonly factor: number;
-  readonly original_max_position_embeddings: number;
-  readonly beta_fast: number;
-  readonly beta_slow: number;
-  /** Scale of cos and sin; null: 0.1 ln(factor) + 1. */
-  readonly attention_factor: number | null;
-}
 
 /** config.json of `olmo_hybrid` or `olmo3`, with HF's key names and defaults. HF: OlmoHybridConfig, Olmo3Config. */
 export interface OlmoHybridConfig {
@@ -34,8 +24,7 @@ export interface OlmoHybridConfig {
   readonly layer_types: readonly LayerType[];
   /** Positions that a query of a `sliding_attention` layer sees, its own included. */
   readonly sliding_window: number | null;
-  /** By layer type; null: no position embedding at all (NoPE), as in the released OLMo Hybrid. */
-  readonly rope: { readonly full_attention: RopeParameters | null; readonly sliding_attention: RopeParameters | null };
+  readonly rope: RopeByLayerType;
   readonly linear_num_key_heads: number;
   readonly linear_num_value_heads: number;
   readonly linear_key_head_dim: number;
@@ -67,11 +56,18 @@ const NEUTRAL: Readonly<Record<string, unknown>> = {
   logits_scaling: 1,
   mlp_bias: false,
   num_experts: 0,
-  partial_rotary_factor: 1,
   quantization_config: null,
   residual_multiplier: 1,
   use_qk_norm: true,
 };
+
+/** Keys that HF lets be null, for their default. */
+const NULLABLE = new Set(
+  'num_key_value_heads linear_num_key_heads linear_num_value_heads linear_key_head_dim linear_value_head_dim layer_types'.split(' '),
+);
+
+/** What older configs of olmo_hybrid call a layer. HF: _LEGACY_LAYER_TYPE_REMAP. */
+const LEGACY_LAYER_TYPES: Readonly<Record<string, LayerType>> = { attention: 'full_attention', mamba: 'linear_attention' };
 
 const MOST_LAYERS = 1024;
 const WIDEST = 2 ** 20;
@@ -96,6 +92,7 @@ class ConfigReader {
   private readonly where: string;
   private readonly problems: Problem[] = [];
   private readonly seen = new Set(['model_type']);
+  private readonly unknown: string[] = [];
 
   constructor(json: Record<string, unknown>, where: string) {
     this.json = json;
@@ -130,22 +127,22 @@ class ConfigReader {
       num_key_value_heads,
       head_dim,
       max_position_embeddings,
-      rms_norm_eps: this.number('rms_norm_eps', hybrid ? 1e-6 : 1e-5),
+      rms_norm_eps: this.notNegative('rms_norm_eps', hybrid ? 1e-6 : 1e-5),
       attention_bias: this.boolean('attention_bias', false),
       tie_word_embeddings: this.boolean('tie_word_embeddings', false),
       layer_types: this.layerTypes(hybrid, num_hidden_layers),
-      sliding_window:
-        this.json['sliding_window'] === null ? this.note('sliding_window', null) : this.integer('sliding_window', 1, 2 ** 30, 4096),
-      rope: hybrid ? this.hybridRope() : this.olmo3Rope(),
+      sliding_window: this.slidingWindow(hybrid),
+      rope: this.ropeOf(hybrid, max_position_embeddings),
       linear_num_key_heads,
       linear_num_value_heads,
       linear_key_head_dim,
       linear_value_head_dim: this.integer('linear_value_head_dim', 1, WIDEST, 2 * linear_key_head_dim),
       linear_conv_kernel_dim: this.integer('linear_conv_kernel_dim', 1, 64, 4),
       linear_allow_neg_eigval: this.boolean('linear_allow_neg_eigval', true),
-      eos_token_id: this.tokenIds('eos_token_id', vocab_size),
+      eos_token_id: this.eosTokenId(vocab_size),
       unknown_keys: [],
     };
+    this.checkPadTokenId(vocab_size);
     this.divides('num_key_value_heads', num_key_value_heads, 'num_attention_heads', num_attention_heads);
     this.divides('linear_num_key_heads', linear_num_key_heads, 'linear_num_value_heads', config.linear_num_value_heads);
     if ((config.rope.full_attention || config.rope.sliding_attention) && head_dim % 2) {
@@ -159,25 +156,26 @@ class ConfigReader {
         'Add the window that the model was trained with.',
       );
     }
-    const act = this.note('hidden_act', this.json['hidden_act'] ?? 'silu');
-    if (act !== 'silu') this.report('hidden_act', '"silu"', act, 'Other activations are not computed here.');
-    const unknown_keys = this.checkOtherKeys();
+    const act = this.given('hidden_act', 'silu');
+    if (act !== 'silu' && act !== 'swish') this.report('hidden_act', '"silu"', act, 'Other activations are not computed here.');
+    this.checkOtherKeys();
     if (this.problems.length) throw new ConfigError(this.problems);
-    return { ...config, unknown_keys };
+    return { ...config, unknown_keys: this.unknown };
   }
 
-  private report(key: string, expected: string, found: unknown, fix: string): void {
+  private readonly report = (key: string, expected: string, found: unknown, fix: string): void => {
     this.problems.push({ where: `${this.where}: "${key}"`, expected, found: show(found), fix });
-  }
+  };
 
-  private note<T>(key: string, value: T): T {
+  /** A key's value, or the fallback where the key is absent, or null and HF lets it be. */
+  private given(key: string, fallback: unknown): unknown {
     this.seen.add(key);
-    return value;
+    const value = this.json[key];
+    return value === undefined || (value === null && NULLABLE.has(key)) ? fallback : value;
   }
 
   private integer(key: string, least: number, most: number, fallback?: number): number {
-    this.seen.add(key);
-    const value = this.json[key] ?? fallback;
+    const value = this.given(key, fallback);
     if (typeof value === 'number' && Number.isInteger(value) && value >= least && value <= most) return value;
     if (Number.isNaN(value)) return Number.NaN;
     const fix = value === undefined ? 'Add the key.' : 'Use the config.json that came with the weights.';
@@ -185,29 +183,41 @@ class ConfigReader {
     return Number.NaN; // reported; what is derived from it is NaN as well and not reported again
   }
 
-  private number(key: string, fallback: number): number {
-    this.seen.add(key);
-    const value = this.json[key] ?? fallback;
-    if (typeof value === 'number' && value > 0 && value < 1) return value;
-    this.report(key, 'a number between 0 and 1', value, 'Use the config.json that came with the weights.');
+  private notNegative(key: string, fallback: number): number {
+    const value = this.given(key, fallback);
+    if (typeof value === 'number' && Number.isFinite(value) && value >= 0) return value;
+    this.report(key, 'a number of at least 0', value, 'Use the config.json that came with the weights.');
     return fallback;
   }
 
   private boolean(key: string, fallback: boolean): boolean {
-    this.seen.add(key);
-    const value = this.json[key] ?? fallback;
+    const value = this.given(key, fallback);
     if (typeof value === 'boolean') return value;
     this.report(key, 'true or false', value, 'Use the config.json that came with the weights.');
     return fallback;
   }
 
-  private tokenIds(key: string, vocab_size: number): number[] {
-    this.seen.add(key);
-    const value = this.json[key] ?? [];
-    const ids: unknown[] = Array.isArray(value) ? value : [value];
-    if (ids.every((id) => typeof id === 'number' && Number.isInteger(id) && id >= 0 && !(id >= vocab_size))) return ids as number[];
-    this.report(key, `token ids below vocab_size ${vocab_size}`, value, 'Use the config.json that came with the weights.');
+  /** Only OLMo 3 has sliding layers; a hybrid model's is not read. */
+  private slidingWindow(hybrid: boolean): number | null {
+    const value = this.given('sliding_window', 4096);
+    return hybrid || value === null ? null : this.integer('sliding_window', 1, 2 ** 30, 4096);
+  }
+
+  /** Without ids that no model of this vocabulary draws, such as -1: HF warns of them, and no text ends with one. */
+  private eosTokenId(vocab_size: number): number[] {
+    const key = 'eos_token_id';
+    const ids = [this.given(key, []) ?? []].flat() as unknown[];
+    if (ids.every((id) => Number.isInteger(id))) return (ids as number[]).filter((id) => id >= 0 && !(id >= vocab_size));
+    this.report(key, 'a token id or a list of them', this.json[key], 'Use the config.json that came with the weights.');
     return [];
+  }
+
+  /** HF gives it to torch.nn.Embedding, which counts a negative one from the end; nothing computed depends on it. */
+  private checkPadTokenId(vocab_size: number): void {
+    const key = 'pad_token_id';
+    const id = this.given(key, null);
+    if (id === null || (typeof id === 'number' && Number.isInteger(id) && id >= -vocab_size && id < vocab_size)) return;
+    this.report(key, `null or a token id below vocab_size ${vocab_size}`, id, 'Use the config.json that came with the weights.');
   }
 
   private divides(part: string, divisor: number, whole: string, value: number): void {
@@ -217,88 +227,37 @@ class ConfigReader {
   }
 
   private layerTypes(hybrid: boolean, layers: number): readonly LayerType[] {
-    this.seen.add('layer_types');
     const other: LayerType = hybrid ? 'linear_attention' : 'sliding_attention';
-    const value = this.json['layer_types'];
-    if (value === undefined || value === null) {
+    const given = this.given('layer_types', null);
+    if (given === null) {
       const types = Array.from({ length: layers || 0 }, (_, i): LayerType => (i % 4 === 3 ? 'full_attention' : other));
       if (hybrid && layers < 4) types[layers - 1] = 'full_attention';
       return types;
     }
-    const allowed = [other, 'full_attention'];
+    // Layers of one kind are taken, which HF refuses in a hybrid: the benchmark compares with a transformer of the same parts.
+    const value: unknown = hybrid && Array.isArray(given) ? given.map((type) => LEGACY_LAYER_TYPES[String(type)] ?? type) : given;
+    const allowed: readonly unknown[] = [other, 'full_attention'];
     if (Number.isNaN(layers)) return [];
     if (!Array.isArray(value) || value.length !== layers || !value.every((type) => allowed.includes(type))) {
       const expected = `${layers} entries (num_hidden_layers), each "${other}" or "full_attention"`;
-      this.report('layer_types', expected, value, 'Use the config.json that came with the weights.');
+      this.report('layer_types', expected, given, 'Use the config.json that came with the weights.');
       return [];
     }
     return value;
   }
 
-  // A null or absent theta is NoPE. The release wrote `null`, {"rope_type": null} and {"rope_theta": null, …} for the same model;
-  // transformers 5.18 takes the first two for theta 10000.
-  private hybridRope(): OlmoHybridConfig['rope'] {
-    this.seen.add('rope_parameters').add('rope_theta').add('rope_scaling');
-    const nested = this.json['rope_parameters'] ?? {};
-    if (!isObject(nested)) {
-      this.report('rope_parameters', 'null or an object', nested, 'Use null for a model without position embedding.');
-      return { full_attention: null, sliding_attention: null };
+  private ropeOf(hybrid: boolean, max_position_embeddings: number): RopeByLayerType {
+    // The last two are read for YaRN only; with another RoPE, HF passes them over.
+    for (const key of ['rope_parameters', 'rope_theta', 'rope_scaling', 'partial_rotary_factor', 'original_max_position_embeddings']) {
+      this.seen.add(key);
     }
-    const theta = 'rope_theta' in nested ? nested['rope_theta'] : this.json['rope_theta'];
-    const scaling = isObject(this.json['rope_scaling']) ? this.json['rope_scaling'] : {};
-    const rope = theta === null || theta === undefined ? null : this.rope('rope_parameters', { ...scaling, ...nested, rope_theta: theta });
-    return { full_attention: rope, sliding_attention: null };
+    const reader = new RopeReader(this.json, max_position_embeddings, this.report);
+    const rope = hybrid ? reader.hybrid() : reader.olmo3();
+    this.unknown.push(...reader.unknown_keys);
+    return rope;
   }
 
-  // Released: rope_theta and rope_scaling at the top, YaRN then for the full layers only. transformers 5: nested by layer type.
-  private olmo3Rope(): OlmoHybridConfig['rope'] {
-    this.seen.add('rope_parameters').add('rope_theta').add('rope_scaling');
-    const rope_theta = this.json['rope_theta'] ?? 500000;
-    const scaling = this.json['rope_scaling'] ?? {};
-    const nested = this.json['rope_parameters'] ?? {};
-    if (!isObject(nested) || !isObject(scaling)) {
-      this.report(
-        'rope_parameters',
-        'an object with full_attention and sliding_attention',
-        nested,
-        'Use the config.json that came with the weights.',
-      );
-      return { full_attention: null, sliding_attention: null };
-    }
-    const byType = 'full_attention' in nested || 'sliding_attention' in nested;
-    const of = (type: string, top: object): RopeParameters => {
-      const own = byType ? nested[type] : nested;
-      return this.rope(`rope_parameters.${type}`, { rope_theta, ...top, ...(isObject(own) ? own : {}) });
-    };
-    return { full_attention: of('full_attention', scaling), sliding_attention: of('sliding_attention', {}) };
-  }
-
-  private rope(where: string, json: Readonly<Record<string, unknown>>): RopeParameters {
-    const rope_type = json['rope_type'] ?? json['type'] ?? 'default';
-    if (rope_type !== 'default' && rope_type !== 'yarn') {
-      this.report(`${where}.rope_type`, '"default" or "yarn"', rope_type, 'Other kinds of RoPE are not computed here.');
-    }
-    const positive = (key: string, fallback: number): number => {
-      const value = json[key] ?? fallback;
-      if (typeof value === 'number' && Number.isFinite(value) && value > 0) return value;
-      this.report(`${where}.${key}`, 'a positive number', value, 'Use the config.json that came with the weights.');
-      return 1;
-    };
-    const yarn = rope_type === 'yarn';
-    return {
-      rope_type: yarn ? 'yarn' : 'default',
-      rope_theta: positive('rope_theta', Number.NaN),
-      factor: positive('factor', yarn ? Number.NaN : 1),
-      original_max_position_embeddings: positive('original_max_position_embeddings', yarn ? Number.NaN : 1),
-      beta_fast: positive('beta_fast', 32),
-      beta_slow: positive('beta_slow', 1),
-      attention_factor:
-        json['attention_factor'] === undefined || json['attention_factor'] === null ? null : positive('attention_factor', 1),
-    };
-  }
-
-  private checkOtherKeys(): string[] {
-    const unknown: string[] = [];
+  private checkOtherKeys(): void {
     for (const [key, value] of Object.entries(this.json)) {
       if (this.seen.has(key)) continue;
       if (Object.hasOwn(NEUTRAL, key)) {
@@ -306,8 +265,7 @@ class ConfigReader {
         if (value !== null && value !== neutral) {
           this.report(key, `${show(neutral)} or no such key`, value, 'It changes the mathematics, and this engine does not compute it.');
         }
-      } else if (!HARMLESS.has(key)) unknown.push(key);
+      } else if (!HARMLESS.has(key)) this.unknown.push(key);
     }
-    return unknown;
   }
 }

@@ -39,7 +39,17 @@ export interface TextTokenizer {
 /** Why a generation ended: a stop token or stop string came; max_tokens or the context is used up; the signal was aborted. */
 export type FinishReason = 'stop' | 'length' | 'abort';
 
-export interface GenerateOptions extends SamplingOptions {
+/** Tokens that are not drawn. HF: GenerationConfig. */
+export interface SuppressionOptions {
+  /** Never drawn. Default: none. */
+  readonly suppress_tokens?: readonly number[] | undefined;
+  /** Not drawn as the first token. Default: none. */
+  readonly begin_suppress_tokens?: readonly number[] | undefined;
+  /** Before this many tokens, none of `eos_token_id` is drawn. Default 0. */
+  readonly min_new_tokens?: number | undefined;
+}
+
+export interface GenerateOptions extends SamplingOptions, SuppressionOptions {
   /** Most tokens to generate. Default: as many as the context has room for. */
   readonly max_tokens?: number | undefined;
   /** Tokens that end the generation; the one that came is generated, too. Default: none. */
@@ -108,7 +118,7 @@ export async function* generate(
     checkAlone(model, changes);
     if (end < length) continue;
 
-    const id = sampler.sample(V === logits.length ? logits : logits.subarray(0, V));
+    const id = sampler.sample(V === logits.length ? logits : logits.subarray(0, V), suppressed(options, length - prompt.length));
     sampler.observe(id);
     tokens[length] = id;
     length += 1;
@@ -157,6 +167,11 @@ export async function* generateText(
   return { tokens, text, finish_reason: stop_strings.found ? 'stop' : step.value };
 }
 
+function suppressed(options: GenerateOptions, generated: number): number[] {
+  const { suppress_tokens = [], begin_suppress_tokens = [], min_new_tokens = 0, eos_token_id = [] } = options;
+  return [...suppress_tokens, ...(generated === 0 ? begin_suppress_tokens : []), ...(generated < min_new_tokens ? eos_token_id : [])];
+}
+
 function generateProblems(model: CausalLM, prompt: readonly number[], options: GenerateOptions): Problem[] {
   const { max_tokens = 0, eos_token_id = [], seed = 0, cached = 0, vocab_size = 1 } = options;
   if (!Array.isArray(prompt) && !ArrayBuffer.isView(prompt)) {
@@ -170,8 +185,17 @@ function generateProblems(model: CausalLM, prompt: readonly number[], options: G
   }
   problems.push(...eosProblems(eos_token_id));
   if (!isCount(vocab_size) || vocab_size < 1) {
-    const [found, fix] = [String(vocab_size), 'Leave it out, or take the vocabSize of the tokenizer.'];
+    const [found, fix] = [String(vocab_size), 'Leave it out, or take the vocab_size of the tokenizer.'];
     problems.push({ where: 'vocab_size', expected: 'an integer of at least 1', found, fix });
+  }
+  const { suppress_tokens = [], begin_suppress_tokens = [], min_new_tokens = 0 } = options;
+  if (!isCount(min_new_tokens)) {
+    const fix = 'Leave it out, and the text may end with its first token.';
+    problems.push({ where: 'min_new_tokens', expected: 'an integer of at least 0', found: String(min_new_tokens), fix });
+  }
+  for (const [where, ids] of Object.entries({ suppress_tokens, begin_suppress_tokens })) {
+    if (Array.isArray(ids) && ids.every(Number.isInteger)) continue;
+    problems.push({ where, expected: 'a list of token ids', found: String(ids), fix: 'Leave it out to suppress none.' });
   }
   if (cached !== 0 && !(isCount(cached) && cached < prompt.length && cached === model.position)) {
     const expected = `0, or the ${model.position} tokens in the caches if the prompt is longer than them`;

@@ -26,7 +26,7 @@ export { folderFiles, type ModelFiles } from './checkpoint/model_files.ts';
 export type { Dtype, TensorArray } from './checkpoint/dtype.ts';
 export { readSafetensors, readTensor, type SafetensorsFile, type TensorEntry } from './checkpoint/safetensors.ts';
 export { type TensorData, type TensorLayout, writeSafetensors } from './checkpoint/safetensors_writer.ts';
-export { type LayerType, type OlmoHybridConfig, parseConfig, type RopeParameters } from './config.ts';
+export { type LayerType, type OlmoHybridConfig, parseConfig, type RopeByLayerType, type RopeParameters } from './config.ts';
 export {
   ArgumentError,
   CheckpointError,
@@ -47,6 +47,7 @@ export {
   type Generation,
   generate,
   generateText,
+  type SuppressionOptions,
   type TextTokenizer,
 } from './generate.ts';
 export { type GenerationConfig, parseGenerationConfig, readGenerationConfig } from './generation_config.ts';

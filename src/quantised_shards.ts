@@ -71,6 +71,8 @@ export function shardBytes({ outputs }: Shard, metadata: ReadonlyMap<string, str
   return layoutSafetensors(outputs, metadata).header.length + outputs.reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
+const EMBEDDING = 'model.embed_tokens.weight';
+
 function outputsOf(
   where: string,
   config: OlmoHybridConfig,
@@ -84,8 +86,9 @@ function outputsOf(
   const outputs = new Map<string, Output>();
   for (const entry of tensors.values()) {
     const { name, dtype, shape, byteLength } = entry;
-    const unused = isIgnored(name) || (name === 'lm_head.weight' && config.tie_word_embeddings);
-    if (!unused) outputs.set(name, { name, dtype, shape, entry, matrix: null, bytes: byteLength });
+    // A tied embedding may be stored as lm_head, whose name a quantised one takes.
+    const kept = checkpoint.entriesOf(EMBEDDING)?.[0] === entry ? EMBEDDING : name;
+    if (!isIgnored(name)) outputs.set(kept, { name: kept, dtype, shape, entry, matrix: null, bytes: byteLength });
   }
   for (const parameter of parameters) {
     if (parameter.kind !== 'matrix' || !isQuantised(parameter.weight.format)) continue;

@@ -44,7 +44,7 @@ export function samplingProblems({ temperature = 1, top_k = 0, top_p = 1, min_p 
 /**
  * Chooses one token id from the logits, in the order of HF: GenerationMixin._get_logits_processor and the classes it lists:
  *
- * 1. repetition_penalty on the ids observed (RepetitionPenaltyLogitsProcessor);
+ * 1. repetition_penalty on the ids observed (RepetitionPenaltyLogitsProcessor), then what is suppressed (SuppressTokensLogitsProcessor);
  * 2. temperature 0: the largest, the lowest id on ties, and nothing is drawn;
  * 3. temperature (TemperatureLogitsWarper), 4. top_k (TopKLogitsWarper), 5. softmax;
  * 6. top_p (TopPLogitsWarper), 7. min_p (MinPLogitsWarper);
@@ -100,11 +100,12 @@ export class Sampler {
   /**
    * Chooses the next token.
    * @param logits [V] f32 or f64, left as they are
+   * @param suppressed ids that are not chosen; those beyond V count for nothing
    * @returns its id
    * @throws ArgumentError when a logit is NaN or +Infinity, when all are -Infinity, or when there are not V of them
    */
-  sample(logits: Float32Array | Float64Array): number {
-    const best = this.#penalize(logits);
+  sample(logits: Float32Array | Float64Array, suppressed: readonly number[] = []): number {
+    const best = this.#penalize(logits, suppressed);
     if (this.#temperature === 0) return best;
     const { count, mass } = this.#filter(best);
     const target = this.#random.uniform() * mass;
@@ -124,7 +125,7 @@ export class Sampler {
    * @throws ArgumentError as `sample` does
    */
   distribution(logits: Float32Array | Float64Array): Candidate[] {
-    const best = this.#penalize(logits);
+    const best = this.#penalize(logits, []);
     if (this.#temperature === 0) return [{ id: best, probability: 1 }];
     const { count, mass } = this.#filter(best);
     return Array.from({ length: count }, (_, rank) => {
@@ -134,7 +135,7 @@ export class Sampler {
   }
 
   /** Sets the scores to the penalized logits; returns the id of the largest. */
-  #penalize(logits: Float32Array | Float64Array): number {
+  #penalize(logits: Float32Array | Float64Array, suppressed: readonly number[]): number {
     const scores = this.#scores;
     if (logits.length !== scores.length) {
       const [expected, found] = [`${scores.length} numbers`, `${logits.length}`];
@@ -145,6 +146,7 @@ export class Sampler {
     if (penalty !== 1) {
       for (const id of this.#observed_ids) scores[id] = scores[id]! < 0 ? scores[id]! * penalty : scores[id]! / penalty;
     }
+    for (const id of suppressed) scores[id] = -Infinity;
     let best = 0;
     let usable = true;
     for (let id = 0; id < scores.length; id++) {

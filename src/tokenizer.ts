@@ -33,8 +33,8 @@ export class Tokenizer {
   readonly specialIds: ReadonlySet<number>;
   readonly #ids: ReadonlyMap<string, number>;
   readonly #tokens: ReadonlyMap<number, string>;
-  readonly #addedTokens: RegExp;
-  readonly #plainAddedTokens: RegExp;
+  /** First those that are not `normalized`, over the whole text, then the others, in what is left. HF: AddedVocabulary. */
+  readonly #addedTokens: readonly RegExp[];
   readonly #words: PreTokenizer;
   readonly #bytePairs: BytePairEncoding;
 
@@ -44,9 +44,10 @@ export class Tokenizer {
     this.vocab_size = 1 + [...tokens.keys()].reduce((a, b) => Math.max(a, b));
     this.specialTokens = new Map(added_tokens.filter(({ special }) => special).map(({ content, id }) => [content, id]));
     this.specialIds = new Set(this.specialTokens.values());
-    this.#addedTokens = new RegExp(anyOf(added_tokens.map(({ content }) => content)), 'g');
-    const plain = added_tokens.filter(({ special }) => !special);
-    this.#plainAddedTokens = new RegExp(anyOf(plain.map(({ content }) => content)), 'g');
+    this.#addedTokens = [false, true].map((pass) => {
+      const contents = added_tokens.filter(({ normalized }) => normalized === pass).map(({ content }) => content);
+      return new RegExp(anyOf(contents), 'g');
+    });
     this.#words = preTokenizer(pre_tokenizer, where);
     this.#bytePairs = new BytePairEncoding(bytes, merges, wholeWords);
   }
@@ -80,7 +81,7 @@ export class Tokenizer {
    * @throws TokenizerError for a lone surrogate
    */
   encode(text: string): number[] {
-    return this.#encode(text, this.#addedTokens);
+    return this.#encode(text, () => true);
   }
 
   /**
@@ -89,7 +90,7 @@ export class Tokenizer {
    * @throws TokenizerError for a lone surrogate
    */
   encodeText(text: string): number[] {
-    return this.#encode(text, this.#plainAddedTokens);
+    return this.#encode(text, (token) => !this.specialTokens.has(token));
   }
 
   /**
@@ -112,19 +113,24 @@ export class Tokenizer {
     return this.#ids.get(token);
   }
 
-  #encode(text: string, added: RegExp): number[] {
+  #encode(text: string, isToken: (added: string) => boolean): number[] {
     checkWellFormed(text);
     const ids: number[] = [];
-    const encodeWords = (part: string) => {
-      for (const word of this.#words.pre_tokenize(part)) for (const id of this.#bytePairs.encode(word)) ids.push(id);
+    const encode = (part: string, [pattern, ...later]: readonly RegExp[]) => {
+      if (pattern === undefined) {
+        for (const word of this.#words.pre_tokenize(part)) for (const id of this.#bytePairs.encode(word)) ids.push(id);
+        return;
+      }
+      let start = 0;
+      for (const { 0: token, index } of part.matchAll(pattern)) {
+        if (!isToken(token)) continue; // text, in which HF finds no token that overlaps it
+        encode(part.slice(start, index), later);
+        ids.push(this.#ids.get(token)!);
+        start = index + token.length;
+      }
+      encode(part.slice(start), later);
     };
-    let start = 0;
-    for (const { 0: token, index } of text.matchAll(added)) {
-      encodeWords(text.slice(start, index));
-      ids.push(this.#ids.get(token)!);
-      start = index + token.length;
-    }
-    encodeWords(text.slice(start));
+    encode(text, this.#addedTokens);
     return ids;
   }
 

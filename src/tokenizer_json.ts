@@ -8,6 +8,8 @@ export interface AddedToken {
   readonly content: string;
   /** It steers the model, as `<|im_end|>` does, and is no part of what it says. */
   readonly special: boolean;
+  /** It is looked for after those that are not, in what they leave. HF looks there in the normalised text; this kind has no normaliser. */
+  readonly normalized: boolean;
 }
 
 /** How the text between added tokens is cut into words and these are written in the byte alphabet, as `pre_tokenizer` says it. */
@@ -108,8 +110,9 @@ function readAddedTokens(json: unknown, ids: Map<string, number>, tokens: Map<nu
   const taken = new Faults();
   const unsupported = new Faults();
   for (const entry of Array.isArray(json) ? json : []) {
-    const { id, content, special = false, ...options }: Record<string, unknown> = isObject(entry) ? entry : {};
-    if (!isId(id) || typeof content !== 'string' || content === '' || typeof special !== 'boolean') {
+    const { id, content, special = false, normalized = !special, ...options }: Record<string, unknown> = isObject(entry) ? entry : {};
+    const flagged = typeof special === 'boolean' && typeof normalized === 'boolean';
+    if (!isId(id) || typeof content !== 'string' || content === '' || !flagged) {
       malformed.add(kindOf(entry));
       continue;
     }
@@ -119,9 +122,9 @@ function readAddedTokens(json: unknown, ids: Map<string, number>, tokens: Map<nu
     for (const key of ['lstrip', 'rstrip', 'single_word']) if (options[key]) unsupported.add(`${key} for ${kindOf(content)}`);
     ids.set(content, id);
     tokens.set(id, content);
-    added.set(content, { id, content, special });
+    added.set(content, { id, content, special, normalized });
   }
-  malformed.report('added_tokens', 'an id, a content and whether it is special', DAMAGED, report);
+  malformed.report('added_tokens', 'an id, a content and whether it is special and normalized', DAMAGED, report);
   taken.report('added_tokens', 'ids and contents that nothing else has', DAMAGED, report);
   unsupported.report('added_tokens', 'no lstrip, rstrip or single_word', UNSUPPORTED, report);
   return [...added.values()];

@@ -290,6 +290,27 @@ describe('the template of a folder', () => {
     await expect(renderChat((await readChatTemplate(model))!, hello)).rejects.toThrow('expected one named "default", found only "rag"');
   });
 
+  test('tokens of the model’s own are variables too', async () => {
+    // As special_tokens_map of transformers 5.18 has them: an own key counts as text or with its __type, an object of extra ones comes last.
+    const added = { content: '<o>', special: true };
+    await config({
+      chat_template: '{{ image }}',
+      eos_token: '</s>',
+      my_token: '<m>',
+      own_token: { __type: 'AddedToken', ...added },
+      no_token: added,
+      add_bos_token: false,
+      extra_special_tokens: { image: '<img>', my_token: '<n>' },
+    });
+    const variables = { eos_token: '</s>', my_token: '<n>', own_token: '<o>', image: '<img>' };
+    expect((await readChatTemplate(model))?.variables).toEqual(variables);
+    expect(await renderChat((await readChatTemplate(model))!, hello)).toBe('<img>');
+    await config({ chat_template: '', extra_special_tokens: ['<img>'] });
+    expect((await readChatTemplate(model))?.variables).toEqual({});
+    await config({ chat_template: '', extra_special_tokens: { image: 1 } });
+    await expect(readChatTemplate(model)).rejects.toThrow(/tokenizer_config.json: image: expected the text of a token, found 1/);
+  });
+
   test('none', async () => {
     await config({ eos_token: '</s>' });
     expect(await readChatTemplate(model)).toBeNull();

@@ -49,6 +49,19 @@ describe('token ids in, token ids out', () => {
     expect(code).toBe(0);
   });
 
+  it("takes the model's max_new_tokens, and says which of its settings it does not apply", async () => {
+    const { file, greedy } = await greedyOf('nope');
+    const dir = await changedModel('nope', () => {});
+    const nope = ['--model', dir, '--tokens', file];
+    await writeFile(join(dir, 'generation_config.json'), JSON.stringify({ max_new_tokens: 3, num_beams: 4, no_repeat_ngram_size: 2 }));
+    const { stdout, stderr } = await run('generate', ...nope);
+    expect(stdout).toBe(`${greedy.slice(0, 3).join(' ')}\n`);
+    expect(stderr).toContain(`warning ${dir}/generation_config.json: "num_beams", "no_repeat_ngram_size" not applied`);
+    expect((await generated(...nope, '--max-tokens', '5')).tokens).toEqual(greedy.slice(0, 5)); // the option wins
+    await writeFile(join(dir, 'generation_config.json'), JSON.stringify({ suppress_tokens: greedy.slice(0, 1) }));
+    expect((await generated(...nope, '--max-tokens', '5')).tokens).not.toContain(greedy[0]);
+  });
+
   it('ends at max_tokens 0, where the context is full, and at the end of text', async () => {
     const { file, ids, greedy } = await greedyOf('nope');
     const args = ['--tokens', file, '--temperature', '0'];

@@ -104,10 +104,7 @@ describe('RoPE or NoPE', () => {
   });
 
   test('YaRN without its sizes, or a kind that is not computed', () => {
-    expect(problemsOf({ ...OLMO3, rope_scaling: { rope_type: 'yarn' } })).toEqual([
-      'rope_parameters.full_attention.factor',
-      'rope_parameters.full_attention.original_max_position_embeddings',
-    ]);
+    expect(problemsOf({ ...OLMO3, rope_scaling: { rope_type: 'yarn' } })).toEqual(['rope_parameters.full_attention.factor']);
     expect(problemsOf({ ...OLMO3, rope_scaling: { rope_type: 'llama3' } })).toEqual(['rope_parameters.full_attention.rope_type']);
   });
 });
@@ -121,14 +118,15 @@ describe('a config that is refused', () => {
     ['a negative size', { intermediate_size: -1 }, ['intermediate_size']],
     ['a fraction', { hidden_size: 38.5 }, ['hidden_size']],
     ['1e9 layers', { num_hidden_layers: 1e9 }, ['num_hidden_layers']],
-    ['an unknown layer type', { num_hidden_layers: 2, layer_types: ['full_attention', 'mamba'] }, ['layer_types']],
+    ['an unknown layer type', { num_hidden_layers: 2, layer_types: ['full_attention', 'sliding_attention'] }, ['layer_types']],
     ['too few layer types', { layer_types: ['full_attention'] }, ['layer_types']],
     ['KV heads that do not divide', { num_key_value_heads: 7 }, ['num_key_value_heads']],
     ['key heads that do not divide', { linear_num_key_heads: 4 }, ['linear_num_key_heads']],
     ['another activation', { hidden_act: 'gelu' }, ['hidden_act']],
     ['a boolean that is none', { attention_bias: 'no' }, ['attention_bias']],
-    ['an eps of 0', { rms_norm_eps: 0 }, ['rms_norm_eps']],
-    ['an eos past the vocabulary', { eos_token_id: [1, 200000] }, ['eos_token_id']],
+    ['an eps below 0', { rms_norm_eps: -1e-6 }, ['rms_norm_eps']],
+    ['an eos that is no id', { eos_token_id: [1, 'x'] }, ['eos_token_id']],
+    ['a null that HF refuses', { head_dim: null, tie_word_embeddings: null }, ['head_dim', 'tie_word_embeddings']],
     ['an odd head with RoPE', { head_dim: 127, rope_parameters: { rope_theta: 10000 } }, ['head_dim']],
     ['a key that changes the mathematics', { final_logit_softcapping: 30, clip_qkv: 8 }, ['final_logit_softcapping', 'clip_qkv']],
   ])('%s', (_, keys, problems) => {
@@ -153,6 +151,26 @@ describe('a config that is refused', () => {
       { numRuns: 500 },
     );
   });
+});
+
+test('ids that no text ends with are left out', () => {
+  expect(parse({ ...RELEASE, eos_token_id: [-1, 5, 100352] }).eos_token_id).toEqual([5]);
+  expect(parse({ ...RELEASE, eos_token_id: -1, pad_token_id: -1 })).toMatchObject({ eos_token_id: [] });
+});
+
+test('keys of RoPE that are passed over are named', () => {
+  const unknown = (json: object) => parse(json).unknown_keys;
+  expect(unknown({ ...RELEASE, rope_parameters: { rope_type: 'default', rope_theta: 1e4, factor: 8, mrope_section: [1] } })).toEqual([
+    'rope_parameters.factor',
+    'rope_parameters.mrope_section',
+  ]);
+  expect(unknown({ ...RELEASE, rope_parameters: { full_attention: { rope_theta: 1e4 } } })).toEqual(['rope_parameters.full_attention']);
+  const yarn = { ...OLMO3.rope_scaling, truncate: false, mscale: 1, low_freq_factor: 1 };
+  expect(unknown({ ...OLMO3, rope_scaling: yarn })).toEqual(['rope_parameters.full_attention.low_freq_factor']);
+  expect(unknown({ ...OLMO3, rope_scaling: null, rope_parameters: { rope_type: 'yarn', rope_theta: 1e4 } })).toEqual([
+    'rope_parameters.rope_type',
+    'rope_parameters.rope_theta',
+  ]);
 });
 
 test('unknown keys are kept for `inspect`; neutral ones of other architectures are taken', () => {

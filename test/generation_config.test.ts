@@ -54,18 +54,41 @@ test('0 is a token, false and 0 are values, null is none', () => {
 });
 
 test.each([
-  ['eos_token_id', ['1', 1.5, -1, true, [1, '2'], [[1]], {}]],
+  ['eos_token_id', ['1', 1.5, -2, true, [1, '2'], [[1]], {}]],
   ['do_sample', [1, 'true']],
   ['temperature', ['1', -0.1, true]],
   ['top_k', [1.5, -1, '50']],
   ['top_p', [0, 1.1, '1']],
   ['min_p', [-0.1, 1.1]],
   ['repetition_penalty', [0, -1, '1']],
+  ['max_new_tokens', [-1, 1.5, '3']],
+  ['suppress_tokens', [3, ['3'], [1.5]]],
 ])('%s of a wrong type or out of range', (key, values) => {
   for (const value of values as unknown[]) {
     expect(() => parse({ [key]: value })).toThrow(ConfigError);
     expect(() => parse({ [key]: value })).toThrow(`generation_config.json: ${key}: expected `);
   }
+});
+
+test('-1 is no token', () => {
+  expect(parse({ eos_token_id: [-1, 4] })).toEqual({ eos_token_id: [4] });
+  expect(parse({ eos_token_id: -1, pad_token_id: -1 }, 7)).toEqual({ eos_token_id: [] });
+});
+
+test('what HF would apply and this engine does not is named', () => {
+  const neutral = {
+    num_beams: 1,
+    no_repeat_ngram_size: 0,
+    bad_words_ids: null,
+    typical_p: 1.0,
+    max_length: 20,
+    stop_strings: [],
+    use_cache: true,
+  };
+  expect(parse(neutral)).toEqual({ eos_token_id: [] });
+  const changes = { num_beams: 4, no_repeat_ngram_size: 2, bad_words_ids: [[3]], sequence_bias: [[[3], 5]], max_length: 100, top_h: 0.4 };
+  expect(parse(changes).not_applied).toEqual(Object.keys(changes));
+  expect(parse({ max_length: 100, max_new_tokens: 5 }).not_applied).toBeUndefined();
 });
 
 test('all problems at once', () => {

@@ -1,5 +1,5 @@
 import { existsSync, readdirSync, readlinkSync, statSync } from 'node:fs';
-import { mkdir, mkdtemp, open, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -135,6 +135,9 @@ describe('a signal in a download', () => {
     const blob = await open(join(blobs, 'a'.repeat(64)), 'w');
     await blob.truncate(2 ** 36); // holes, enough of them
     await blob.close();
+    const snapshot = join(home, 'hub/models--org--name/snapshots', 'c'.repeat(40));
+    await mkdir(snapshot, { recursive: true });
+    await symlink(join(blobs, 'a'.repeat(64)), join(snapshot, 'model.safetensors'));
     const checking = start({ env: { HF_HOME: home } }, 'cache', 'verify', 'org/name');
     const end = ended(checking);
     const files = `/proc/${checking.pid}/fd`;

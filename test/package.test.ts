@@ -12,7 +12,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   model: ['config', 'runtime'],
   bf16: ['reference', 'runtime', 'model'],
   checkpoint: ['config', 'runtime', 'model'], // the parameters that a model declares
-  config: ['text_file'],
+  config: ['text_file', 'rope_config'],
+  rope_config: ['text_file'],
   hub: ['checkpoint', 'text_file', 'load', 'quantised_shards'],
   chat: [
     'chat_template',

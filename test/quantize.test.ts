@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { openCheckpointFolder } from '../src/checkpoint/checkpoint_folder.ts';
 import type { TensorEntry } from '../src/checkpoint/safetensors.ts';
-import { writeSafetensors } from '../src/checkpoint/safetensors_writer.ts';
+import { type TensorData, writeSafetensors } from '../src/checkpoint/safetensors_writer.ts';
 import { ArgumentError, CheckpointError } from '../src/errors.ts';
 import { type LoadOptions, loadModel, planModel } from '../src/load.ts';
 import { embeddedModel } from '../src/package_files.ts';
@@ -49,6 +49,29 @@ describe('a quantised folder', () => {
       }
       assertSame(await logits(dir, ids, { weights, threads: 2 }), await logits(dir, ids));
     }
+  });
+
+  test.each<[string, (tensors: Map<string, TensorData>, embedding: TensorData) => void]>([
+    [
+      'another head',
+      (tensors, embedding) => {
+        const values = new Uint16Array((embedding.data as Uint8Array).slice().buffer).reverse();
+        const data = new Uint8Array(values.buffer);
+        tensors.set('lm_head.weight', { ...embedding, name: 'lm_head.weight', data });
+      },
+    ],
+    [
+      'only the head',
+      (tensors, embedding) => {
+        tensors.set('lm_head.weight', { ...embedding, name: 'lm_head.weight' });
+        tensors.delete(embedding.name);
+      },
+    ],
+  ])('of a tied model that stores %s has the bits of quantising on load', async (_, change) => {
+    const original = await changedModel('tied', ({ tensors }) => change(tensors, tensors.get('model.embed_tokens.weight')!));
+    const ids = await goldenIds('tied');
+    const dir = await quantised(original, 'q4');
+    assertSame(await logits(dir, ids), await logits(original, ids, { weights: 'q4' }));
   });
 
   test('holds the tokenizer and the config, and says how it was made', async () => {

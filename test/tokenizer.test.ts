@@ -56,6 +56,18 @@ function disagreements(subject: Tokenizer, { texts, plain, sequences }: Golden):
 }
 
 describe('HF tokenizers', () => {
+  test('added tokens that are normalized are looked for in what the others leave', () => {
+    interface Case {
+      readonly added_tokens: Record<string, unknown>[];
+      readonly texts: [text: string, ids: number[], plain: number[]][];
+    }
+    const { cases } = JSON.parse(read('golden/tokenizer/added_tokens.json')) as { cases: Case[] };
+    for (const { added_tokens, texts } of cases) {
+      const subject = Tokenizer.fromJson(changed((json) => void json.added_tokens.push(...added_tokens)));
+      expect(texts.map(([text]) => [text, subject.encode(text), subject.encodeText(text)])).toEqual(texts);
+    }
+  });
+
   test('a tokenizer of the release’s shape gives the same ids and texts', async () => {
     expect(golden.texts.length).toBeGreaterThan(300);
     expect(disagreements(await Tokenizer.fromFolder(join(root, 'golden/tokenizer')), golden)).toEqual([]);

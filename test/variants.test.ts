@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { cp, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { type Chat, type ChatMessage, type ChatTemplate, encodeChat, readChatTemplate } from '../src/chat_template.ts';
+import { type Chat, type ChatMessage, type ChatTemplate, encodeChat, readChatTemplate, renderChat } from '../src/chat_template.ts';
 import { readGenerationConfig } from '../src/generation_config.ts';
 import { loadModel, readConfig } from '../src/load.ts';
 import { startsThinking } from '../src/thinking.ts';
@@ -54,6 +54,18 @@ describe.each(Object.keys(golden.expected))('chats of %s are those of HF', (name
   test('with the text of special tokens in messages, calls and tools', async () => {
     expect(await rendered(...(await templateOf(name)), golden.hostile)).toEqual(golden.expected[name]!.hostile);
   });
+});
+
+test('templates print and strip values as in Python, and refuse what it does not add', async () => {
+  interface Case {
+    readonly template: string;
+    readonly text: string | null;
+  }
+  const { messages, cases } = JSON.parse(readFileSync(folderOf('jinja.json'), 'utf8')) as { messages: ChatMessage[]; cases: Case[] };
+  const textOf = (template: string) =>
+    renderChat({ sources: new Map([['default', template]]), variables: {} }, { messages, add_generation_prompt: false }).catch(() => null);
+  const ours = await Promise.all(cases.map(async ({ template }) => ({ template, text: await textOf(template) })));
+  expect(ours).toEqual(cases);
 });
 
 test('every chat has its golden, and the Think variants begin with the thinking', () => {

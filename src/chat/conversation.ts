@@ -1,6 +1,6 @@
 import { type ChatMessage, type ChatTemplate, renderMarkedChat } from '../chat_template.ts';
 import { ArgumentError, RuntimeLimitError } from '../errors.ts';
-import { eosProblems, type FinishReason, generate } from '../generate.ts';
+import { eosProblems, type FinishReason, generate, type SuppressionOptions } from '../generate.ts';
 import type { Snapshot } from '../model/olmo_hybrid.ts';
 import { seedProblems } from '../random.ts';
 import { type SamplingOptions, samplingProblems } from '../sampler.ts';
@@ -9,7 +9,7 @@ import type { Tokenizer } from '../tokenizer.ts';
 import type { StateCheckpoints } from './state_checkpoints.ts';
 import { idsOf, type Passage, weave } from './transcript.ts';
 
-export interface ConversationOptions extends SamplingOptions {
+export interface ConversationOptions extends SamplingOptions, SuppressionOptions {
   /** Tokens that end an answer. */
   readonly eos_token_id: readonly number[];
   /** What the model is told before the first message. Default: what the template says by itself. */
@@ -18,10 +18,12 @@ export interface ConversationOptions extends SamplingOptions {
   readonly seed?: number | bigint | undefined;
   /** Tokens of the context that an answer has room for at least; otherwise it is not begun. Default 64, or a quarter of the context if that is less. */
   readonly least_room?: number | undefined;
+  /** Most tokens of an answer. Default: as many as the context has room for. */
+  readonly max_tokens?: number | undefined;
 }
 
 export interface AnswerOptions {
-  /** Most tokens of the answer. Default: as many as the context has room for. */
+  /** Most tokens of this answer. Default: that of the conversation. */
   readonly max_tokens?: number | undefined;
   /** Ends the answer within one forward call. */
   readonly signal?: AbortSignal | undefined;
@@ -91,6 +93,7 @@ export class Conversation {
   readonly #tokenizer: Tokenizer;
   readonly #template: ChatTemplate;
   readonly #eos: readonly number[];
+  readonly #rules: SuppressionOptions & Pick<AnswerOptions, 'max_tokens'>;
   #messages: readonly ChatMessage[] = [];
   #passages: readonly Passage[] = [];
   #seed: bigint;
@@ -99,12 +102,14 @@ export class Conversation {
 
   /** @throws ArgumentError when an option is out of range */
   constructor(checkpoints: StateCheckpoints, tokenizer: Tokenizer, template: ChatTemplate, options: ConversationOptions) {
-    const { eos_token_id, system = null, seed = 0, least_room, ...sampling } = options;
+    const { eos_token_id, system = null, seed = 0, least_room, ...rest } = options;
+    const { max_tokens, suppress_tokens, begin_suppress_tokens, min_new_tokens, ...sampling } = rest;
     const problems = [...eosProblems(eos_token_id), ...samplingProblems(sampling), ...seedProblems(seed)];
     if (problems.length > 0) throw new ArgumentError(problems);
     this.checkpoints = checkpoints;
     this.least_room = least_room ?? Math.min(DEFAULT_LEAST_ROOM, checkpoints.context >> 2);
     this.sampling = sampling;
+    this.#rules = { max_tokens, suppress_tokens, begin_suppress_tokens, min_new_tokens };
     this.system = system;
     this.#tokenizer = tokenizer;
     this.#template = template;
@@ -209,7 +214,8 @@ export class Conversation {
     let [text, first] = ['', 0];
     const seed = BigInt.asUintN(64, this.#seed + BigInt(this.#answers));
     const { vocab_size } = this.#tokenizer;
-    const ids = generate(this.checkpoints, prompt, { ...this.sampling, ...options, vocab_size, eos_token_id: this.#eos, seed, cached });
+    const rules = { ...this.#rules, ...options, eos_token_id: this.#eos };
+    const ids = generate(this.checkpoints, prompt, { ...this.sampling, ...rules, vocab_size, seed, cached });
     try {
       let step = await ids.next();
       for (; !step.done; step = await ids.next()) {

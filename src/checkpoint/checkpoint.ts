@@ -87,8 +87,7 @@ export class Checkpoint {
       problems.add({ where: `${entries[0]!.source.name}: ${name}`, expected, found, fix: REVISION });
     }
     for (const [name, entry] of this.tensors) {
-      const tied = name === 'lm_head.weight' && this.config.tie_word_embeddings;
-      if (used.has(name) || tied || isIgnored(name)) continue;
+      if (used.has(name) || isIgnored(name)) continue;
       problems.add({
         where: `${entry.source.name}: ${quote(name)}`,
         expected: 'no such tensor in this model',
@@ -192,9 +191,6 @@ export class Checkpoint {
 
   /** The stored tensors that hold a parameter: one, or the parts of the three convolutions. */
   entriesOf(name: string): TensorEntry[] | null {
-    // A quantised lm_head is stored even where it is tied to the embedding, which stays exact.
-    const own = this.tensors.get(name);
-    if (own && packedFormat(own)) return [own];
     const ways = convolutionParts(name) ?? candidates(name, this.config.layer_types, this.config.tie_word_embeddings).map((one) => [one]);
     for (const names of ways) {
       const entries = names.map((one) => this.tensors.get(one)).filter((entry) => entry !== undefined);

@@ -28,9 +28,12 @@ export function isIgnored(name: string): boolean {
   return IGNORED.test(name);
 }
 
+/** Two parameters that are one where embeddings are tied: each is read under its own name, or else the other's. HF: _tied_weights_keys. */
+const TIED = ['model.embed_tokens.weight', 'lm_head.weight'];
+
 /** The names under which a parameter may be stored, the released one first. */
 export function candidates(name: string, layer_types: readonly LayerType[], tied: boolean): readonly string[] {
-  if (name === 'lm_head.weight' && tied) return ['model.embed_tokens.weight'];
+  if (tied && TIED.includes(name)) return [name, ...TIED.filter((other) => other !== name)];
   const layer = /^(model\.layers\.(\d+)\.)(.+)$/.exec(name);
   if (!layer) return [name];
   const [, prefix, index, released] = layer;

@@ -14,11 +14,19 @@ import { isCommand, runCommand } from './chat_commands.ts';
 import { type ChatInput, PipedInput, TypedInput } from './chat_input.ts';
 import { PipedAnswer, ShownAnswer } from './chat_output.ts';
 import { explain, Talk } from './chat_talk.ts';
-import { load, missingTokenizer, readTokenizer } from './loading.ts';
+import { load, missingTokenizer, readTokenizer, warnNotApplied } from './loading.ts';
 import { headline } from './model_facts.ts';
 import { modelFolder } from './model_folder.ts';
 import { addEngineOptions, addModelOption, type EngineFlags, integer, named } from './options.ts';
-import { addSamplingOptions, flagProblems, givenSampling, newSeed, type SamplingFlags, samplingOptions } from './sampling.ts';
+import {
+  addSamplingOptions,
+  flagProblems,
+  givenSampling,
+  newSeed,
+  type SamplingFlags,
+  samplingOptions,
+  suppressionOptions,
+} from './sampling.ts';
 import { interruptedCode, interruption, note } from './terminal.ts';
 
 const DEFAULT_CONTEXT = 4096;
@@ -62,6 +70,7 @@ async function run(model: string | undefined, flags: Flags): Promise<void> {
   const dir = await modelFolder(name, { weights: flags.weights, signal });
   const config = await readConfig(dir);
   const { eos_token_id, ...defaults } = await readGenerationConfig(dir, config.eos_token_id);
+  warnNotApplied(dir, defaults);
   const tokenizer = await readTokenizer(dir, config);
   if (tokenizer === null) throw missingTokenizer(dir, 'to talk');
   const template = (await readChatTemplate(dir)) ?? missingTemplate(dir);
@@ -70,7 +79,8 @@ async function run(model: string | undefined, flags: Flags): Promise<void> {
   const { model: loaded, plan, dispose } = await load(dir, context, { prefillChunk: DEFAULT_PREFILL_CHUNK, ...flags }, signal);
   const limit_bytes = Math.min(CHECKPOINTS.bytes, Math.floor(CHECKPOINTS.share * plan.placement.total_bytes));
   const checkpoints = new StateCheckpoints(loaded, { limit_bytes });
-  const options = { ...samplingOptions(flags, defaults), eos_token_id, system: flags.system, seed: flags.seed ?? newSeed() };
+  const rules = { ...samplingOptions(flags, defaults), ...suppressionOptions(defaults), eos_token_id, max_tokens: defaults.max_new_tokens };
+  const options = { ...rules, system: flags.system, seed: flags.seed ?? newSeed() };
   const conversation = new Conversation(checkpoints, tokenizer, template, options);
   const forPerson = process.stdin.isTTY && process.stdout.isTTY;
   const input = forPerson ? new TypedInput() : new PipedInput();

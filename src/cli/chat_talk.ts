@@ -132,6 +132,7 @@ export class Talk {
     this.#count(answer);
     if (answer.finish_reason === 'abort') note(answer.tokens.length === 0 ? 'interrupted; nothing was said' : 'interrupted');
     if (answer.context_full) note(`cut: the context of ${this.conversation.checkpoints.context} tokens is full`);
+    else if (answer.finish_reason === 'length') note("cut: the model's generation_config.json has no more max_new_tokens");
   }
 
   #count(answer: Answer): void {

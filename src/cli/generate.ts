@@ -6,11 +6,11 @@ import { readConfig } from '../load.ts';
 import { stopStringProblems } from '../stop_strings.ts';
 import { counted } from '../words.ts';
 import { modelFolder } from './model_folder.ts';
-import { load, missingTokenizer, readTokenizer } from './loading.ts';
+import { load, missingTokenizer, readTokenizer, warnNotApplied } from './loading.ts';
 import { engine, headline } from './model_facts.ts';
 import { addEngineOptions, addModelOption, type EngineFlags, integer } from './options.ts';
 import { checkLength, DEFAULT_PROMPT, readPrompt } from './prompt.ts';
-import { addSamplingOptions, flagProblems, newSeed, type SamplingFlags, samplingOptions } from './sampling.ts';
+import { addSamplingOptions, flagProblems, newSeed, type SamplingFlags, samplingOptions, suppressionOptions } from './sampling.ts';
 import { duration, interruptedCode, interruption, note, textOutput, withoutInterruption } from './terminal.ts';
 
 const DEFAULT_MAX_TOKENS = 200;
@@ -23,7 +23,7 @@ type Continuation = Omit<Generation, 'text'> & { readonly text: string | null };
 interface Flags extends EngineFlags, SamplingFlags {
   readonly model?: string;
   readonly tokens?: string;
-  readonly maxTokens: number;
+  readonly maxTokens?: number;
   readonly context?: number;
   readonly stop?: readonly string[];
   readonly json?: true;
@@ -37,7 +37,11 @@ export function addGenerate(program: Command): void {
     .option('--json', 'print one object: tokens, text, finish_reason');
   addModelOption(command)
     .optionsGroup('Length:')
-    .option('--max-tokens <n>', 'most tokens to generate', integer('--max-tokens', 0), DEFAULT_MAX_TOKENS)
+    .option(
+      '--max-tokens <n>',
+      `most tokens to generate (default: ${DEFAULT_MAX_TOKENS}, or the model's max_new_tokens if that is less)`,
+      integer('--max-tokens', 0),
+    )
     .option('--stop <text>', 'end before this text; may be given several times', (text, texts: string[] = []) => [...texts, text])
     .option('--context <n>', 'most tokens of prompt and continuation together (default: what they need)', integer('--context', 1));
   addSamplingOptions(command);
@@ -52,16 +56,18 @@ async function run(text: string | undefined, flags: Flags): Promise<void> {
   const dir = await modelFolder(flags.model, { weights: flags.weights, signal });
   const config = await readConfig(dir);
   const { eos_token_id, ...defaults } = await readGenerationConfig(dir, config.eos_token_id);
+  warnNotApplied(dir, defaults);
+  const max_tokens = flags.maxTokens ?? Math.min(DEFAULT_MAX_TOKENS, defaults.max_new_tokens ?? Infinity);
   const tokenizer = await readTokenizer(dir, config);
   if (tokenizer === null && flags.stop) throw missingTokenizer(dir, 'for --stop');
   const prompt = await withoutInterruption(() => readPrompt({ text, tokens: flags.tokens }, tokenizer, config, dir));
   const { max_position_embeddings } = config;
-  const context = flags.context ?? Math.min(prompt.ids.length + flags.maxTokens, max_position_embeddings);
+  const context = flags.context ?? Math.min(prompt.ids.length + max_tokens, max_position_embeddings);
   checkLength(prompt, context, max_position_embeddings);
 
   const { model, plan, dispose } = await load(dir, context, flags, signal);
   const sampling = samplingOptions(flags, defaults);
-  const options = { ...sampling, max_tokens: flags.maxTokens, stop: flags.stop, eos_token_id, seed, signal };
+  const options = { ...sampling, ...suppressionOptions(defaults), max_tokens, stop: flags.stop, eos_token_id, seed, signal };
   const pieces = tokenizer ? generateText(model, tokenizer, prompt.ids, options) : generateIds(model, prompt.ids, options);
   const output = flags.json ? null : textOutput(process.stdout);
   if (output) note(headline(plan, flags.model));

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { quote } from '../checkpoint/problem_list.ts';
 import type { OlmoHybridConfig } from '../config.ts';
 import { ArgumentError, TokenizerError } from '../errors.ts';
+import type { GenerationConfig } from '../generation_config.ts';
 import { type LoadedModel, type LoadOptions, loadModel } from '../load.ts';
 import { physicalCores } from '../runtime/cores.ts';
 import { Tokenizer } from '../tokenizer.ts';
@@ -37,6 +38,14 @@ export async function load(dir: string, context: number, flags: EngineFlags, sig
   if (unknown_keys.length > 0) warn(`${dir}/config.json: unknown keys ${listed(unknown_keys.map(quote), MOST_NAMED)}, passed over.`);
   warnNotFinite(dir, loaded.not_finite);
   return loaded;
+}
+
+/** Warns of what the model's authors asked for and does not happen. */
+export function warnNotApplied(dir: string, { not_applied = [] }: Partial<GenerationConfig>): void {
+  if (not_applied.length > 0)
+    warn(
+      `${dir}/generation_config.json: ${listed(not_applied.map(quote), MOST_NAMED)} not applied; transformers would generate otherwise.`,
+    );
 }
 
 /** Warns of parameters that hold NaN or infinite values, or in q4 such as are too large, if there are any. */

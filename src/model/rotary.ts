@@ -31,15 +31,17 @@ export function rotaryTable(m: Bank, rope: RopeParameters, positions: number, Dh
  * exp and log are the kernels', so that the angles have the same bits in every engine.
  */
 export function inverseFrequencies({ exp, log }: Pick<Kernels, 'exp' | 'log'>, rope: RopeParameters, Dh: number): Float64Array {
-  const { rope_theta, factor, original_max_position_embeddings, beta_fast, beta_slow } = rope;
+  const { rope_theta, factor, original_max_position_embeddings, beta_fast, beta_slow, truncate = true } = rope;
   const half = Dh / 2;
   const extrapolated = Float64Array.from({ length: half }, (_, i) => exp((-2 * i * log(rope_theta)) / Dh));
   if (rope.rope_type === 'default') return extrapolated;
 
   // The dimension whose wave turns `rotations` times within the original context.
   const dimension = (rotations: number) => (Dh * log(original_max_position_embeddings / (rotations * 2 * Math.PI))) / (2 * log(rope_theta));
-  const low = Math.max(Math.floor(dimension(beta_fast)), 0);
-  const high = Math.min(Math.ceil(dimension(beta_slow)), Dh - 1);
+  const begin = dimension(beta_fast);
+  const end = dimension(beta_slow);
+  const low = Math.max(truncate ? Math.floor(begin) : begin, 0);
+  const high = Math.min(truncate ? Math.ceil(end) : end, Dh - 1);
   const width = high === low ? 0.001 : high - low;
   return extrapolated.map((frequency, i) => {
     const ramp = Math.min(Math.max((i - low) / width, 0), 1);
@@ -49,5 +51,8 @@ export function inverseFrequencies({ exp, log }: Pick<Kernels, 'exp' | 'log'>, r
 
 function attentionFactor({ log }: Pick<Kernels, 'log'>, rope: RopeParameters): number {
   if (rope.rope_type === 'default') return 1;
-  return rope.attention_factor ?? (rope.factor <= 1 ? 1 : 0.1 * log(rope.factor) + 1);
+  const { attention_factor, factor, mscale, mscale_all_dim } = rope;
+  const scale = (weight: number) => (factor <= 1 ? 1 : 0.1 * weight * log(factor) + 1);
+  if (attention_factor !== null) return attention_factor;
+  return mscale !== undefined && mscale_all_dim !== undefined ? scale(mscale) / scale(mscale_all_dim) : scale(1);
 }

@@ -66,6 +66,17 @@ async function fromScratch(prompt: readonly number[], count: number): Promise<nu
 
 const said = Array.from({ length: 20 }, (_, turn) => `Question ${turn}: what is ${turn} times ${turn + 1}, and why? <|im_end|> é`);
 
+test("the rules of a model's authors hold for every answer, and an answer may be longer", async () => {
+  const free = await (await begin({ temperature: 0 })).say('Hello', { max_tokens: 4 });
+  const { say } = await begin({ temperature: 0, max_tokens: 4, min_new_tokens: 6, suppress_tokens: free.tokens.slice(0, 1) });
+  for (const text of ['Hello', 'Again']) {
+    const { tokens, finish_reason } = await say(text);
+    expect([tokens.length, finish_reason]).toEqual([4, 'length']);
+    expect(tokens).not.toContain(free.tokens[0]);
+  }
+  expect((await say('More', { max_tokens: 6 })).tokens).toHaveLength(6);
+});
+
 describe('twenty turns', () => {
   test.each([
     ['the golden template, which trims answers', chatml],

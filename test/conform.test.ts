@@ -181,6 +181,14 @@ describe('a trace', () => {
     };
     expect(await saidOf(off)).toMatch(/^failed: expected model\.layers\.2\.self_attn\.q_norm within .*, found a relative RMS of 1\.0e-5/);
   });
+
+  it('that is wrong in no known way is told of no mistake: the other one is the truth', async () => {
+    const sink = ({ tensors }: TraceContents) => {
+      const values = floatsOf(tensors.get('model.layers.2.self_attn.attention')!);
+      for (let i = 0; i < values.length; i++) values[i]! *= 0.9;
+    };
+    expect(await saidOf(sink)).toMatch(/self_attn\.attention within .*, found a relative RMS of 1\.0e-1$/);
+  });
 });
 
 describe('a command that is run for each case', { timeout: 120_000 }, () => {

@@ -1,6 +1,7 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { parseCommand } from '../src/conform/command.ts';
 import { conform, type LevelResult, summarized } from '../src/conform/conform.ts';
 import { type Answer, LEVELS, type LevelName, type Request, type Runtime } from '../src/conform/protocol.ts';
@@ -8,7 +9,7 @@ import { reportJunit } from '../src/conform/report_junit.ts';
 import { startRuntime } from '../src/conform/runtime_process.ts';
 import { loadModel } from '../src/load.ts';
 import { writeTrace } from '../src/trace.ts';
-import { run } from './support/command_line.ts';
+import { ended, run, start } from './support/command_line.ts';
 import { repository, temporaryFolder } from './support/models.ts';
 import { changed, floatsOf, type TraceContents } from './support/traces.ts';
 
@@ -106,6 +107,25 @@ describe('a runtime that does not do as it should', () => {
     const [{ cases }] = (await untilFailure(await started(program('setInterval(() => {}, 1000)'), 1), CONFIG)) as [LevelResult];
     expect(cases[0]!.said).toBe('1 seconds passed before it answered');
     expect(new Set(cases.slice(1).map(({ said }) => said))).toEqual(new Set([`not asked, since "${cases[0]!.name}" took too long`]));
+  });
+
+  // `sleep` holds the pipes of the shell that started it.
+  it.skipIf(process.platform === 'win32')('is ended with all that it has started: at the time limit, and by Ctrl-C', async () => {
+    const file = join(await temporaryFolder(), 'pid');
+    const hanging = ['conform', '--runtime', `sh -c 'sleep 600 & echo $! > ${file}; wait'`, '--level', 'config', '--timeout'];
+    const isAlive = () =>
+      !/^$|^Z/.test(spawnSync('ps', ['-o', 'stat=', '-p', readFileSync(file, 'utf8').trim()], { encoding: 'utf8' }).stdout);
+    const timed = await run(...hanging, '1');
+    expect(timed).toMatchObject({ code: 1 });
+    expect(timed.stdout).toContain('1 seconds passed before it answered');
+    expect(isAlive()).toBe(false);
+
+    rmSync(file);
+    const child = start({}, ...hanging, '600');
+    await vi.waitFor(() => expect(readFileSync(file, 'utf8')).toMatch(/^\d+\n$/), 30_000);
+    child.kill('SIGINT');
+    expect(await ended(child)).toMatchObject({ code: 130 });
+    expect(isAlive()).toBe(false);
   });
 
   it('may end in good order after each answer', async () => {

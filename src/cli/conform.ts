@@ -51,7 +51,7 @@ async function run({ runtime, level = LEVELS, timeout, json, junit }: Flags): Pr
   const command = parseCommand(runtime);
   const signal = interruption();
   const folder = await mkdtemp(join(tmpdir(), 'olmo-hybrid-conform-'));
-  const program = startRuntime(command, folder, timeout);
+  const program = startRuntime(command, folder, timeout, signal);
   const levels: LevelResult[] = [];
   try {
     for await (const result of conform(program, level, folder, { onCase: showCase, signal })) {

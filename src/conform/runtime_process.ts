@@ -1,10 +1,10 @@
-import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import type { Readable, Writable } from 'node:stream';
 import { visible } from '../checkpoint/problem_list.ts';
 import { ArgumentError } from '../errors.ts';
+import { type Child, endGroup, endGroupAtExit, ownGroup } from '../process_group.ts';
 import { isObject } from '../text_file.ts';
 import { type CommandLine, filledIn } from './command.ts';
 import type { Answer, LevelName, Request, Runtime } from './protocol.ts';
@@ -13,8 +13,6 @@ import type { Answer, LevelName, Request, Runtime } from './protocol.ts';
 const LINES_KEPT = 8;
 /** How long a program may take to end when there are no more requests. */
 const PARTING_SECONDS = 5;
-
-type Child = ChildProcessByStdio<Writable, Readable, Readable>;
 
 /** How a program ended, or was ended. */
 interface Ending {
@@ -30,28 +28,35 @@ const GOOD_ORDER = 'exit status 0';
 /**
  * A runtime in a process of its own (Node only), as docs/conformance.md describes it.
  * @param folder for the files that are handed over
+ * @param signal ends the program at once, and what it has started
  */
-export function startRuntime(command: CommandLine, folder: string, timeout_seconds: number): Runtime {
-  return command.placeholders.size === 0 ? new Session(command, timeout_seconds) : new RunPerCase(command, folder, timeout_seconds);
+export function startRuntime(command: CommandLine, folder: string, timeout_seconds: number, signal?: AbortSignal): Runtime {
+  const limits = { timeout_seconds, signal };
+  return command.placeholders.size === 0 ? new Session(command, limits) : new RunPerCase(command, folder, limits);
+}
+
+interface Limits {
+  readonly timeout_seconds: number;
+  readonly signal: AbortSignal | undefined;
 }
 
 /** One process that answers line by line; started again when it has ended. */
 class Session implements Runtime {
   private readonly command: CommandLine;
-  private readonly timeout_seconds: number;
+  private readonly limits: Limits;
   private program: Program | null = null;
 
-  constructor(command: CommandLine, timeout_seconds: number) {
+  constructor(command: CommandLine, limits: Limits) {
     this.command = command;
-    this.timeout_seconds = timeout_seconds;
+    this.limits = limits;
   }
 
   async ask(request: Request): Promise<Answer> {
     const isFresh = this.program === null;
-    this.program ??= await Program.start(this.command.words);
+    this.program ??= await Program.start(this.command.words, this.limits);
     const { program } = this;
     program.write(`${JSON.stringify(request)}\n`);
-    const answer = await program.next(this.timeout_seconds, objectOf);
+    const answer = await program.next(this.limits.timeout_seconds, objectOf);
     if ('line' in answer) return answerOf(answer.line);
     this.program = null;
     if (answer.how === GOOD_ORDER && !isFresh) return await this.ask(request); // it had ended before it was asked
@@ -70,12 +75,12 @@ class Session implements Runtime {
 class RunPerCase implements Runtime {
   private readonly command: CommandLine;
   private readonly folder: string;
-  private readonly timeout_seconds: number;
+  private readonly limits: Limits;
 
-  constructor(command: CommandLine, folder: string, timeout_seconds: number) {
+  constructor(command: CommandLine, folder: string, limits: Limits) {
     this.command = command;
     this.folder = folder;
-    this.timeout_seconds = timeout_seconds;
+    this.limits = limits;
   }
 
   async ask({ level, model, tokens, calls, output }: Request): Promise<Answer> {
@@ -86,9 +91,9 @@ class RunPerCase implements Runtime {
     const file = join(this.folder, 'tokens.json');
     await writeFile(file, JSON.stringify(tokens));
     const values = { model: model!, tokens: file, output: output!, calls: (calls ?? [tokens!.length]).join(',') };
-    const program = await Program.start(filledIn(this.command, values));
+    const program = await Program.start(filledIn(this.command, values), this.limits);
     program.write(null);
-    const end = (await program.next(this.timeout_seconds, () => null)) as Ending;
+    const end = (await program.next(this.limits.timeout_seconds, () => null)) as Ending;
     return end.how === GOOD_ORDER ? { status: 'answered', fields: {} } : failure(end, '');
   }
 
@@ -103,8 +108,8 @@ class Program {
   private wake: () => void = () => {};
 
   /** @throws {ArgumentError} when there is no such program */
-  static async start(words: readonly string[]): Promise<Program> {
-    const child = spawn(words[0]!, words.slice(1), { stdio: 'pipe' });
+  static async start(words: readonly string[], { signal }: Limits): Promise<Program> {
+    const child = spawn(words[0]!, words.slice(1), { stdio: 'pipe', ...ownGroup() });
     await new Promise<void>((resolve, reject) => {
       child.once('spawn', resolve);
       child.once('error', (cause: NodeJS.ErrnoException) => {
@@ -114,6 +119,11 @@ class Program {
         reject(new ArgumentError({ where: '--runtime', expected: 'a program that can be run', found, fix }, { cause }));
       });
     });
+    endGroupAtExit(child);
+    const end = () => endGroup(child);
+    if (signal?.aborted) end();
+    signal?.addEventListener('abort', end);
+    child.once('close', () => signal?.removeEventListener('abort', end));
     return new Program(child);
   }
 
@@ -152,7 +162,7 @@ class Program {
       }
       if (this.how !== null) return this.ending(`the program ended with ${this.how}`, false);
       if (performance.now() >= deadline) {
-        this.child.kill('SIGKILL');
+        endGroup(this.child);
         return this.ending(`${seconds} seconds passed`, true);
       }
       await new Promise<void>((resolve) => {

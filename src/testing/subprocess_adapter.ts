@@ -1,9 +1,8 @@
-import type { ChildProcessByStdio } from 'node:child_process';
-import type { Readable, Writable } from 'node:stream';
 import { bytesSource } from '../checkpoint/byte_source.ts';
 import { readSafetensors, readTensor } from '../checkpoint/safetensors.ts';
 import { writeSafetensors } from '../checkpoint/safetensors_writer.ts';
 import { ArgumentError } from '../errors.ts';
+import { type Child, endGroup, endGroupAtExit, ownGroup } from '../process_group.ts';
 import type { KernelAdapter, KernelRequest, KernelResults } from './adapter.ts';
 
 /** Of `protocol` in a request's metadata; docs/property_kit.md describes it. */
@@ -27,8 +26,6 @@ export interface SubprocessOptions {
 export interface SubprocessAdapter extends KernelAdapter {
   close(): Promise<void>;
 }
-
-type Child = ChildProcessByStdio<Writable, Readable, Readable>;
 
 /**
  * A kernel in another process (Node only), in any language: each call is a safetensors file on its stdin, each answer one on its stdout, both
@@ -80,7 +77,7 @@ class Connection {
 
   static async open(command: string, args: readonly string[], { cwd, env, timeout_ms = 120_000 }: SubprocessOptions): Promise<Connection> {
     const { spawn } = await import('node:child_process');
-    const child = spawn(command, args, { cwd, env, stdio: ['pipe', 'pipe', 'pipe'] });
+    const child = spawn(command, args, { cwd, env, stdio: ['pipe', 'pipe', 'pipe'], ...ownGroup() });
     await new Promise<void>((resolve, reject) => {
       child.once('spawn', resolve);
       child.once('error', ({ message }) => {
@@ -88,6 +85,7 @@ class Connection {
         reject(new ArgumentError({ where: command, expected: 'a program that starts', found: message, fix }));
       });
     });
+    endGroupAtExit(child);
     return new Connection(child, timeout_ms);
   }
 
@@ -118,7 +116,7 @@ class Connection {
 
   private kill(): void {
     this.ended = true;
-    this.child.kill('SIGKILL');
+    endGroup(this.child);
   }
 
   private async answer({ kernel, outputs }: KernelRequest): Promise<KernelResults> {

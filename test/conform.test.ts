@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
 import { parseCommand } from '../src/conform/command.ts';
@@ -55,10 +55,18 @@ const MISTAKES: readonly (readonly [LevelName, string, RegExp])[] = [
   ['op', 'l2_eps_on_mean', /expected y with an error of at most/],
   ['layer', 'o_norm_eps_1e-6', /layers\.0\.linear_attn\.o_norm within .*o_norm_eps|eps/],
   ['layer', 'beta_without_2', /layers\.0\.linear_attn\.beta within .*factor 2/],
-  ['prefill', 'rotary_wraps_at_256', /expected logits with an error of at most/],
-  ['decode', 'conv_state_after_activation', /expected logits with an error of at most/],
-  ['prefill_decode', 'oldest_input_lost_with_two_tokens', /of those of the uncut text/],
-  ['state', 'recurrent_state_not_copied', /expected logits with an error of at most/],
+  [
+    'prefill',
+    'rotary_wraps_at_256',
+    /expected logits with an error of at most .*: first at token 2\d\d; \d+ of \d+ tokens\. Trace it, and diff\.$/,
+  ],
+  [
+    'decode',
+    'conv_state_after_activation',
+    /of at most .*: first at token 35, in call 2 of 36; 35 of 70 tokens\. Trace it in these calls, and diff\.$/,
+  ],
+  ['prefill_decode', 'oldest_input_lost_with_two_tokens', /of those of the uncut text, found .*: first at token \d+, in call \d+ of 35;/],
+  ['state', 'recurrent_state_not_copied', /expected logits with an error of at most .*: first at token \d+, in call 2 of 2;/],
   ['sampler', 'temperature_last', /to draw from, the likeliest first/],
 ];
 
@@ -138,6 +146,19 @@ describe('a runtime that does not do as it should', () => {
     const code = `process.stdin.on('data', () => { console.log('loading'); console.log('{oops'); console.log(JSON.stringify({ error: 'too small' })) })`;
     const [{ cases }] = (await untilFailure(await started(program(code)), CONFIG)) as [LevelResult];
     expect(cases[0]!.said).toBe('the runtime says: too small');
+  });
+
+  it('may log in JSON: only what an answer holds is one', async () => {
+    const log = `console.log(JSON.stringify({ level: 'info', msg: 'request received' }))`;
+    const answers = `const { level } = JSON.parse(line); ${log}; console.log(JSON.stringify(level === 'config' ? { vocab_size: 5 } : {}))`;
+    const file = join(await temporaryFolder(), 'runtime.mjs');
+    const code = `import { createInterface } from 'node:readline';\ncreateInterface({ input: process.stdin }).on('line', (line) => { ${answers} });\n`;
+    writeFileSync(file, code);
+    const command = `'${process.execPath}' '${file}'`;
+    const [config] = (await untilFailure(await started(command), ['config'])) as [LevelResult];
+    expect(config.cases[0]!.said).toBe('expected vocab_size 97, found 5');
+    const [state] = (await untilFailure(await started(command), ['state'])) as [LevelResult];
+    for (const { said } of state.cases) expect(said).toMatch(/expected .*file.*, found no such file/);
   });
 
   it.each<readonly [LevelName, RegExp]>([

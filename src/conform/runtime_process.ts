@@ -7,7 +7,7 @@ import { ArgumentError } from '../errors.ts';
 import { type Child, endGroup, endGroupAtExit, ownGroup } from '../process_group.ts';
 import { isObject } from '../text_file.ts';
 import { type CommandLine, filledIn } from './command.ts';
-import type { Answer, LevelName, Request, Runtime } from './protocol.ts';
+import { ANSWER_FIELDS, type Answer, type LevelName, type Request, type Runtime } from './protocol.ts';
 
 /** Of what a program says besides its answers, the last lines are shown when it fails. */
 const LINES_KEPT = 8;
@@ -56,7 +56,7 @@ class Session implements Runtime {
     this.program ??= await Program.start(this.command.words, this.limits);
     const { program } = this;
     program.write(`${JSON.stringify(request)}\n`);
-    const answer = await program.next(this.limits.timeout_seconds, objectOf);
+    const answer = await program.next(this.limits.timeout_seconds, (line) => answerIn(line, request.level));
     if ('line' in answer) return answerOf(answer.line);
     this.program = null;
     if (answer.how === GOOD_ORDER && !isFresh) return await this.ask(request); // it had ended before it was asked
@@ -190,12 +190,15 @@ function failure({ said, timed_out, last_words }: Ending, when: string): Answer 
   return { status: timed_out ? 'timed out' : 'failed', why: `${said}${when}${last_words}` };
 }
 
-/** null: the line is no answer. */
-function objectOf(line: string): Record<string, unknown> | null {
+/** null: the line is no answer, such as one of a log in JSON. An empty object is one, however little it says. */
+function answerIn(line: string, level: LevelName): Record<string, unknown> | null {
   if (!line.trimStart().startsWith('{')) return null;
   try {
     const json: unknown = JSON.parse(line);
-    return isObject(json) ? json : null;
+    if (!isObject(json)) return null;
+    const isAnswer = (key: string) => key === 'error' || key === 'not_supported' || ANSWER_FIELDS[level]?.includes(key);
+    const keys = Object.keys(json);
+    return keys.length === 0 || keys.some(isAnswer) ? json : null;
   } catch {
     return null;
   }

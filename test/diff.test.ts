@@ -206,7 +206,7 @@ describe('not comparable', () => {
   test.each([
     ['another version', 'format_version', '2', /b: format_version: expected 1, found "2"/],
     ['other tokens', 'tokens_sha256', 'ff', /expected the tokens of .*found other tokens/],
-    ['an unknown precision', 'precision', 'fp8', /precision: expected f64, f32, bf16, quantised, found "fp8"/],
+    ['an unknown precision', 'precision', 'fp8', /precision: expected f64, f32, bf16, q8, q4, found "fp8"/],
     ['no precision', 'precision', null, /precision: expected .* found nothing/],
   ])('%s', async (_, key, value, message) => {
     const diff = await alike(({ metadata }) => void (value === null ? metadata.delete(key) : metadata.set(key, value)));

@@ -4,6 +4,10 @@ import { diffTraces, type TraceDifference } from '../src/diff/compare.ts';
 import { attend, turned, turnsBetween } from '../src/diff/formulas.ts';
 import { reportText } from '../src/diff/report_text.ts';
 import type { Values } from '../src/diff/trace_file.ts';
+import { loadModel } from '../src/load.ts';
+import { embeddedModel } from '../src/package_files.ts';
+import { quantizeCheckpoint } from '../src/quantize.ts';
+import { writeTrace } from '../src/trace.ts';
 import { readGolden, repository, temporaryFolder } from './support/models.ts';
 import { changed, floatsOf, traceOf } from './support/traces.ts';
 
@@ -139,5 +143,41 @@ describe('what is not finite', () => {
       'A and B are both NaN or infinite from model.layers.0.linear_attn.k_proj on, where that counts as alike',
     ]);
     expect((await diffTraces(join(dir, 'a'), join(dir, 'a'))).notices).toEqual([]);
+  });
+});
+
+describe('quantised weights', () => {
+  const tokens = Array.from({ length: 60 }, (_, i) => (37 * i + 11) % 4096);
+
+  async function trace(path: string, weights?: 'q8' | 'q4'): Promise<void> {
+    const load = async () => (await loadModel(embeddedModel, { weights, mode: 'strict' })).model;
+    await writeTrace(path, embeddedModel, tokens, load, { kernels: 'wasm', mode: 'strict', weights, producer: 'test' });
+  }
+
+  test.each([['q8', 127] as const, ['q4', 7.5] as const])(
+    '%s: what quantising does is no divergence, a zero point off by one is',
+    async (weights, steps) => {
+      const dir = await temporaryFolder();
+      await trace(join(dir, 'a'));
+      await trace(join(dir, 'b'), weights);
+      expect(await diffTraces(join(dir, 'a'), join(dir, 'b'))).toMatchObject({ outcome: 'same', precision: weights });
+      const off = await changed(join(dir, 'a'), dir, 'off', ({ tensors, metadata }) => {
+        metadata.set('precision', weights);
+        const rows = floatsOf(tensors.get('model.embed_tokens')!);
+        for (let i = 0; i < rows.length; i += 32) {
+          const step = Math.max(...rows.subarray(i, i + 32).map(Math.abs)) / steps;
+          for (let j = i; j < i + 32; j++) rows[j]! += step;
+        }
+      });
+      expect((await diffTraces(join(dir, 'a'), off)).first).toMatchObject({ difference: { name: 'model.embed_tokens' } });
+    },
+  );
+
+  test('a folder of quantised weights says so', async () => {
+    const dir = await temporaryFolder();
+    await quantizeCheckpoint(embeddedModel, join(dir, 'model'), { weights: 'q4' });
+    const load = async () => (await loadModel(join(dir, 'model'))).model;
+    await writeTrace(join(dir, 'trace'), join(dir, 'model'), tokens, load, { kernels: 'wasm', mode: 'strict', producer: 'test' });
+    expect((await readGolden(join(dir, 'trace'))).metadata.get('precision')).toBe('q4');
   });
 });

@@ -1,5 +1,7 @@
 import { writeAtomically } from './atomic_file.ts';
+import { openCheckpointFolder } from './checkpoint/checkpoint_folder.ts';
 import { tensorBytes } from './checkpoint/dtype.ts';
+import { packedFormat } from './checkpoint/quantised.ts';
 import { safetensorsHeader } from './checkpoint/safetensors_writer.ts';
 import { digestOfWeights } from './checkpoint/weights_digest.ts';
 import { quote } from './checkpoint/problem_list.ts';
@@ -19,6 +21,8 @@ export interface TraceOptions {
   /** What the model is loaded with. */
   readonly kernels: Kernels['name'];
   readonly mode: Mode;
+  /** Format that the weights are loaded in. Default: as they are stored. */
+  readonly weights?: 'f32' | 'bf16' | 'q8' | 'q4' | undefined;
   /** What the file says of who wrote it, such as `olmo-hybrid 0.1.0`. */
   readonly producer: string;
   /** Names to write, where `*` stands for any characters and `?` for one. Default: all. */
@@ -150,11 +154,20 @@ async function metadataOf(dir: string, tokens: readonly number[], options: Trace
   return {
     format_version: FORMAT_VERSION,
     producer: options.producer,
-    precision: PRECISIONS[options.kernels],
+    precision: (await quantisationOf(dir, options)) ?? PRECISIONS[options.kernels],
     mode: options.mode,
     kernels: options.kernels,
     config_sha256: sha256(await readFile(`${dir}/config.json`)),
     tokens_sha256: sha256(new Uint8Array(Int32Array.from(tokens).buffer)),
     weights_sha256: await digestOfWeights(dir),
   };
+}
+
+/** The coarsest format of weights that are loaded or stored so, or null. */
+async function quantisationOf(dir: string, { weights }: TraceOptions): Promise<'q8' | 'q4' | null> {
+  if (weights === 'q8' || weights === 'q4') return weights;
+  const folder = await openCheckpointFolder(dir);
+  await folder.close();
+  const formats = [...folder.tensors.values()].map(packedFormat);
+  return formats.includes('Q4') ? 'q4' : formats.includes('Q8') ? 'q8' : null;
 }

@@ -1,6 +1,7 @@
-import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { parseCommand } from '../src/conform/command.ts';
 import { conform, type LevelResult, summarized } from '../src/conform/conform.ts';
 import { type Answer, LEVELS, type LevelName, type Request, type Runtime } from '../src/conform/protocol.ts';
@@ -54,10 +55,18 @@ const MISTAKES: readonly (readonly [LevelName, string, RegExp])[] = [
   ['op', 'l2_eps_on_mean', /expected y with an error of at most/],
   ['layer', 'o_norm_eps_1e-6', /layers\.0\.linear_attn\.o_norm within .*o_norm_eps|eps/],
   ['layer', 'beta_without_2', /layers\.0\.linear_attn\.beta within .*factor 2/],
-  ['prefill', 'rotary_wraps_at_256', /expected logits with an error of at most/],
-  ['decode', 'conv_state_after_activation', /expected logits with an error of at most/],
-  ['prefill_decode', 'oldest_input_lost_with_two_tokens', /of those of the uncut text/],
-  ['state', 'recurrent_state_not_copied', /expected logits with an error of at most/],
+  [
+    'prefill',
+    'rotary_wraps_at_256',
+    /expected logits with an error of at most .*: first at token 2\d\d; \d+ of \d+ tokens\. Trace it, and diff\.$/,
+  ],
+  [
+    'decode',
+    'conv_state_after_activation',
+    /of at most .*: first at token 35, in call 2 of 36; 35 of 70 tokens\. Trace it in these calls, and diff\.$/,
+  ],
+  ['prefill_decode', 'oldest_input_lost_with_two_tokens', /of those of the uncut text, found .*: first at token \d+, in call \d+ of 35;/],
+  ['state', 'recurrent_state_not_copied', /expected logits with an error of at most .*: first at token \d+, in call 2 of 2;/],
   ['sampler', 'temperature_last', /to draw from, the likeliest first/],
 ];
 
@@ -108,6 +117,25 @@ describe('a runtime that does not do as it should', () => {
     expect(new Set(cases.slice(1).map(({ said }) => said))).toEqual(new Set([`not asked, since "${cases[0]!.name}" took too long`]));
   });
 
+  // `sleep` holds the pipes of the shell that started it.
+  it.skipIf(process.platform === 'win32')('is ended with all that it has started: at the time limit, and by Ctrl-C', async () => {
+    const file = join(await temporaryFolder(), 'pid');
+    const hanging = ['conform', '--runtime', `sh -c 'sleep 600 & echo $! > ${file}; wait'`, '--level', 'config', '--timeout'];
+    const isAlive = () =>
+      !/^$|^Z/.test(spawnSync('ps', ['-o', 'stat=', '-p', readFileSync(file, 'utf8').trim()], { encoding: 'utf8' }).stdout);
+    const timed = await run(...hanging, '1');
+    expect(timed).toMatchObject({ code: 1 });
+    expect(timed.stdout).toContain('1 seconds passed before it answered');
+    expect(isAlive()).toBe(false);
+
+    rmSync(file);
+    const child = start({}, ...hanging, '600');
+    await vi.waitFor(() => expect(readFileSync(file, 'utf8')).toMatch(/^\d+\n$/), 30_000);
+    child.kill('SIGINT');
+    expect(await ended(child)).toMatchObject({ code: 130 });
+    expect(isAlive()).toBe(false);
+  });
+
   it('may end in good order after each answer', async () => {
     const code = `process.stdin.once('data', () => { console.log('{}'); process.exit() })`;
     const [{ cases }] = (await untilFailure(await started(program(code)), ['state'])) as [LevelResult];
@@ -118,6 +146,19 @@ describe('a runtime that does not do as it should', () => {
     const code = `process.stdin.on('data', () => { console.log('loading'); console.log('{oops'); console.log(JSON.stringify({ error: 'too small' })) })`;
     const [{ cases }] = (await untilFailure(await started(program(code)), CONFIG)) as [LevelResult];
     expect(cases[0]!.said).toBe('the runtime says: too small');
+  });
+
+  it('may log in JSON: only what an answer holds is one', async () => {
+    const log = `console.log(JSON.stringify({ level: 'info', msg: 'request received' }))`;
+    const answers = `const { level } = JSON.parse(line); ${log}; console.log(JSON.stringify(level === 'config' ? { vocab_size: 5 } : {}))`;
+    const file = join(await temporaryFolder(), 'runtime.mjs');
+    const code = `import { createInterface } from 'node:readline';\ncreateInterface({ input: process.stdin }).on('line', (line) => { ${answers} });\n`;
+    writeFileSync(file, code);
+    const command = `'${process.execPath}' '${file}'`;
+    const [config] = (await untilFailure(await started(command), ['config'])) as [LevelResult];
+    expect(config.cases[0]!.said).toBe('expected vocab_size 97, found 5');
+    const [state] = (await untilFailure(await started(command), ['state'])) as [LevelResult];
+    for (const { said } of state.cases) expect(said).toMatch(/expected .*file.*, found no such file/);
   });
 
   it.each<readonly [LevelName, RegExp]>([
@@ -180,6 +221,14 @@ describe('a trace', () => {
       for (let i = 0; i < values.length; i++) values[i]! *= 1.00001;
     };
     expect(await saidOf(off)).toMatch(/^failed: expected model\.layers\.2\.self_attn\.q_norm within .*, found a relative RMS of 1\.0e-5/);
+  });
+
+  it('that is wrong in no known way is told of no mistake: the other one is the truth', async () => {
+    const sink = ({ tensors }: TraceContents) => {
+      const values = floatsOf(tensors.get('model.layers.2.self_attn.attention')!);
+      for (let i = 0; i < values.length; i++) values[i]! *= 0.9;
+    };
+    expect(await saidOf(sink)).toMatch(/self_attn\.attention within .*, found a relative RMS of 1\.0e-1$/);
   });
 });
 

@@ -55,7 +55,11 @@ test.each(['attention_bias', 'few_key_heads', 'conv3', 'olmo3_sliding'])(
     const dir = await temporaryFolder();
     for (const kernels of ['reference', 'wasm', 'bf16'] as const) await traceOf(join(dir, kernels), model, 5, { kernels });
     for (const [a, b] of [['reference', 'wasm'] as const, ['wasm', 'bf16'] as const]) {
-      expect(await diffTraces(join(dir, a), join(dir, b)), `${a}, ${b}`).toMatchObject({ outcome: 'same', first: null });
+      const diff = await diffTraces(join(dir, a), join(dir, b));
+      expect(diff, `${a}, ${b}`).toMatchObject({ outcome: 'same', first: null });
+      const follow = diff.ops.filter(({ verdict }) => verdict === 'follows').length;
+      const said = `same: ${diff.ops.length - follow} intermediates agree within the tolerance`;
+      expect(text(diff)).toContain(follow === 0 ? `${said};` : `${said}, ${follow} follow from their inputs;`);
     }
   },
 );
@@ -186,6 +190,8 @@ describe('a mistake made in PyTorch', () => {
       head: 1,
       element: 0,
       b: NaN,
+      not_finite: { side: 'B', inputs_finite: true },
+      cause: null,
     });
   });
 });
@@ -200,7 +206,7 @@ describe('not comparable', () => {
   test.each([
     ['another version', 'format_version', '2', /b: format_version: expected 1, found "2"/],
     ['other tokens', 'tokens_sha256', 'ff', /expected the tokens of .*found other tokens/],
-    ['an unknown precision', 'precision', 'fp8', /precision: expected f64, f32, bf16, quantised, found "fp8"/],
+    ['an unknown precision', 'precision', 'fp8', /precision: expected f64, f32, bf16, q8, q4, found "fp8"/],
     ['no precision', 'precision', null, /precision: expected .* found nothing/],
   ])('%s', async (_, key, value, message) => {
     const diff = await alike(({ metadata }) => void (value === null ? metadata.delete(key) : metadata.set(key, value)));

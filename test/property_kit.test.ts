@@ -120,6 +120,14 @@ describe('options', () => {
     await expect(checkKernel('softmax', reference, { path: '0:1' })).rejects.toThrow(ArgumentError);
   });
 
+  test('a kernel or a precision that there is not', async () => {
+    await expect(checkKernel('softmaxx' as 'softmax', reference)).rejects.toThrow(/kernel: expected .*softmax.*, found "softmaxx"/);
+    await expect(checkKernel('toString' as 'softmax', reference)).rejects.toThrow(ArgumentError);
+    await expect(checkKernel('softmax', reference, { precision: 'bf16' as 'f32' })).rejects.toThrow(
+      /precision: expected f32 or f64.*found "bf16"/,
+    );
+  });
+
   test('draws choose the kinds of values', async () => {
     const seen: number[] = [];
     const watching: KernelAdapter = {
@@ -284,6 +292,37 @@ describe('a subprocess', () => {
     } as const;
     await expect(Promise.resolve(port.run(request))).rejects.toThrow(/no answer within 300 ms/);
     await port.close();
+  });
+
+  test.each([
+    ['silent', 'no answer within 3000 ms'],
+    ['mutter', 'no answer within 3000 ms, but 3 bytes on stdout that are none as a whole: "ok\\n"'],
+  ])('that never answers ends the check after one wait: %s', async (mistake, what) => {
+    const port = subprocessAdapter(process.execPath, [SERVER, mistake], { timeout_ms: 3000, name: 'port' });
+    let asked = 0;
+    const counted: KernelAdapter = {
+      name: port.name,
+      run(request) {
+        asked++;
+        return port.run(request);
+      },
+    };
+    const failure = await failureOf(checkKernel('softmax', counted, { seed: 1 }));
+    expect([asked, failure.broken.map((one) => one.what)]).toEqual([1, [what]]);
+    expect(failure.message).toMatch(/^port: softmax breaks the law "equals the float64 reference": no answer/);
+    expect(failure.message).not.toContain('Kept');
+    await port.close();
+  });
+
+  test.skipIf(process.platform === 'win32')('is ended with what it has started', async () => {
+    const file = join(await temporaryFolder(), 'pid');
+    const port = subprocessAdapter('sh', ['-c', `sleep 600 & echo $! > ${file}; wait`], { timeout_ms: 1000 });
+    await failureOf(checkKernel('softmax', port));
+    await port.close();
+    const { stdout } = await promisify(execFile)('ps', ['-o', 'stat=', '-p', (await readFile(file, 'utf8')).trim()]).catch(() => ({
+      stdout: '',
+    }));
+    expect(stdout).toMatch(/^$|^Z/);
   });
 
   test('that does not start is no fault of the kernel', async () => {

@@ -33,8 +33,8 @@ async function run({ model, tokens, output, only, ...flags }: Flags): Promise<vo
   const ids = await readPassTokenIds(tokens, config);
 
   const begun = performance.now();
-  const { kernels, mode } = flags;
-  const options = { kernels, mode, producer: `olmo-hybrid ${version}`, only, signal };
+  const { kernels, mode, weights } = flags;
+  const options = { kernels, mode, weights, producer: `olmo-hybrid ${version}`, only, signal };
   const file = await writeTrace(output, dir, ids, async () => (await load(dir, ids.length, flags, signal)).model, options);
   if (file === null) {
     process.exitCode = interruptedCode();

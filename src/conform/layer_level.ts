@@ -59,7 +59,7 @@ function verdict({ ops, first, problems, unlike_shapes: [unlike] }: TraceDiffere
   const worst = ops.reduce((most, op) => Math.max(most, partOfBound(op)), 0);
   if (first) {
     const { name, relative_rms, bound } = first.difference;
-    const looks = first.cause ? `, as of one that ${first.cause.what}` : '';
+    const looks = first.cause?.side === 'B' ? `, as of one that ${first.cause.what}` : ''; // A is the truth
     return failed(`${name} within ${bound.toExponential(1)}`, `a relative RMS of ${relative_rms.toExponential(1)}${looks}`, worst);
   }
   // Names that only one of two has are no mistake, as long as the residual stream is there.

@@ -84,7 +84,7 @@ export const prefillDecodeLevel: Level = {
           async judge(_, output) {
             const found = await readAnswer(output, LOGITS, shapeOf(model));
             if ('failure' in found) return found.failure;
-            return whole === null ? failed('logits of the uncut text', 'none') : sameAs(whole, found.values, model.golden);
+            return whole === null ? failed('logits of the uncut text', 'none') : sameAs(whole, found.values, model, calls);
           },
         };
       });
@@ -104,19 +104,43 @@ function logitsCase(level: LevelName, model: GoldenModel, calls: readonly number
       const found = await readAnswer(output, LOGITS, shapeOf(model));
       if ('failure' in found) return found.failure;
       const [pytorch, truth] = [numbers(golden, 'logits'), numbers(golden, 'logits.truth')];
-      return heldToTruth('logits', rowsAtPositions(golden, found.values, model), pytorch, truth);
+      const rows = rowsAtPositions(golden, found.values, model);
+      const judgement = heldToTruth('logits', rows, pytorch, truth);
+      if (judgement.status === 'passed') return judgement;
+      const place = placeOf(rows, truth, largestError(golden), positionsOf(model), calls);
+      return { ...judgement, said: `${judgement.said}: ${place}` };
     },
   };
 }
 
-function sameAs(whole: FloatArray, cut: FloatArray, golden: Golden): Judgement {
+function sameAs(whole: FloatArray, cut: FloatArray, { golden, tokens }: GoldenModel, calls: readonly number[]): Judgement {
   if (cut.every((logit, i) => logit === whole[i])) return passed(0, 'the same bits');
-  const { pytorch_error } = errorRatio(numbers(golden, 'logits'), numbers(golden, 'logits'), numbers(golden, 'logits.truth'));
   const { error: distance } = errorRatio(cut, whole, whole);
-  const ratio = distance / pytorch_error;
+  const most = largestError(golden);
+  const ratio = (LARGEST_ERROR * distance) / most;
   if (ratio <= LARGEST_ERROR) return passed(ratio);
-  const most = (LARGEST_ERROR * pytorch_error).toExponential(1);
-  return failed(`logits within ${most} of those of the uncut text`, distance.toExponential(1), ratio);
+  const judgement = failed(`logits within ${most.toExponential(1)} of those of the uncut text`, distance.toExponential(1), ratio);
+  return { ...judgement, said: `${judgement.said}: ${placeOf(cut, whole, most, [...tokens.keys()], calls)}` };
+}
+
+function largestError(golden: Golden): number {
+  const [pytorch, truth] = [numbers(golden, 'logits'), numbers(golden, 'logits.truth')];
+  return LARGEST_ERROR * errorRatio(pytorch, pytorch, truth).pytorch_error;
+}
+
+/** Where logits are beyond the bound, and how to find out why. @param positions of the rows in the text */
+function placeOf(found: FloatArray, right: FloatArray, most: number, positions: readonly number[], calls: readonly number[]): string {
+  const V = right.length / positions.length;
+  const isBeyond = (row: number) => {
+    const [ours, theirs] = [found, right].map((rows) => rows.subarray(row * V, (row + 1) * V)) as [FloatArray, FloatArray];
+    return !ours.every((logit, i) => logit === theirs[i] || Math.abs(logit - theirs[i]!) <= most);
+  };
+  const beyond = positions.filter((_, row) => isBeyond(row));
+  const first = beyond[0]!;
+  const call = 1 + calls.findIndex((_, i) => first < calls.slice(0, i + 1).reduce((sum, n) => sum + n));
+  const within = calls.length === 1 ? '' : `, in call ${call} of ${calls.length}`;
+  const way = calls.length === 1 ? 'Trace it, and diff.' : 'Trace it in these calls, and diff.';
+  return `first at token ${first}${within}; ${beyond.length} of ${positions.length} tokens. ${way}`;
 }
 
 function halves({ tokens: { length: T } }: GoldenModel): [number, number] {
@@ -128,10 +152,14 @@ function shapeOf({ tokens, golden }: GoldenModel): number[] {
 }
 
 /** The rows that the golden holds: of the long texts, some. */
+function positionsOf({ golden, tokens }: GoldenModel): number[] {
+  return golden.tensors.has('positions') ? numbersOf(golden, 'positions') : [...tokens.keys()];
+}
+
 function rowsAtPositions(golden: Golden, logits: FloatArray, model: GoldenModel): FloatArray {
   if (!golden.tensors.has('positions')) return logits;
   const V = shapeOf(model)[1]!;
-  return Float64Array.from(numbersOf(golden, 'positions').flatMap((t) => [...logits.subarray(t * V, (t + 1) * V)]));
+  return Float64Array.from(positionsOf(model).flatMap((t) => [...logits.subarray(t * V, (t + 1) * V)]));
 }
 
 function numbers(golden: Golden, name: string): FloatArray {

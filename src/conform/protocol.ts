@@ -13,6 +13,14 @@ export const LEVELS = [
 ] as const;
 export type LevelName = (typeof LEVELS)[number];
 
+/** Fields of an answer, of which a JSON object must have one to be taken for it; where there are none, the answer is a file and {}. */
+export const ANSWER_FIELDS: Readonly<Partial<Record<LevelName, readonly string[]>>> = {
+  config: ['vocab_size', 'hidden_size', 'layer_types'],
+  tokenizer: ['ids', 'texts'],
+  template: ['text'],
+  sampler: ['ids', 'probabilities', 'drawn'],
+};
+
 /** What a runtime is asked: one JSON object, on a line of its own. docs/conformance.md lists the fields of each level. */
 export interface Request {
   readonly level: LevelName;

@@ -1,22 +1,18 @@
-import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import type { Readable, Writable } from 'node:stream';
 import { visible } from '../checkpoint/problem_list.ts';
 import { ArgumentError, reasonOf } from '../errors.ts';
+import { type Child, endGroup, endGroupAtExit, ownGroup } from '../process_group.ts';
 import { isObject } from '../text_file.ts';
 import { type CommandLine, filledIn } from './command.ts';
-import type { Answer, LevelName, Request, Runtime } from './protocol.ts';
+import { ANSWER_FIELDS, type Answer, type LevelName, type Request, type Runtime } from './protocol.ts';
 
 /** Of what a program says besides its answers, the last lines are shown when it fails. */
 const LINES_KEPT = 8;
 /** How long a program may take to end when there are no more requests. */
 const PARTING_SECONDS = 5;
-
-type Child = ChildProcessByStdio<Writable, Readable, Readable>;
-
-type Start = (words: readonly string[]) => Promise<Program>;
 
 /** How a program ended, or was ended. */
 interface Ending {
@@ -32,33 +28,35 @@ const GOOD_ORDER = 'exit status 0';
 /**
  * A runtime in a process of its own (Node only), as docs/conformance.md describes it.
  * @param folder for the files that are handed over
- * @param signal ends the process
+ * @param signal ends the program at once, and what it has started
  */
 export function startRuntime(command: CommandLine, folder: string, timeout_seconds: number, signal?: AbortSignal): Runtime {
-  const start = async (words: readonly string[]) => await Program.start(words, signal);
-  if (command.placeholders.size === 0) return new Session(command, timeout_seconds, start);
-  return new RunPerCase(command, folder, timeout_seconds, start);
+  const limits = { timeout_seconds, signal };
+  return command.placeholders.size === 0 ? new Session(command, limits) : new RunPerCase(command, folder, limits);
+}
+
+interface Limits {
+  readonly timeout_seconds: number;
+  readonly signal: AbortSignal | undefined;
 }
 
 /** One process that answers line by line; started again when it has ended. */
 class Session implements Runtime {
   private readonly command: CommandLine;
-  private readonly timeout_seconds: number;
-  private readonly start: Start;
+  private readonly limits: Limits;
   private program: Program | null = null;
 
-  constructor(command: CommandLine, timeout_seconds: number, start: Start) {
+  constructor(command: CommandLine, limits: Limits) {
     this.command = command;
-    this.timeout_seconds = timeout_seconds;
-    this.start = start;
+    this.limits = limits;
   }
 
   async ask(request: Request): Promise<Answer> {
     const isFresh = this.program === null;
-    this.program ??= await this.start(this.command.words);
+    this.program ??= await Program.start(this.command.words, this.limits);
     const { program } = this;
     program.write(`${JSON.stringify(request)}\n`);
-    const answer = await program.next(this.timeout_seconds, objectOf);
+    const answer = await program.next(this.limits.timeout_seconds, (line) => answerIn(line, request.level));
     if ('line' in answer) return answerOf(answer.line);
     this.program = null;
     if (answer.how === GOOD_ORDER && !isFresh) return await this.ask(request); // it had ended before it was asked
@@ -77,14 +75,12 @@ class Session implements Runtime {
 class RunPerCase implements Runtime {
   private readonly command: CommandLine;
   private readonly folder: string;
-  private readonly timeout_seconds: number;
-  private readonly start: Start;
+  private readonly limits: Limits;
 
-  constructor(command: CommandLine, folder: string, timeout_seconds: number, start: Start) {
+  constructor(command: CommandLine, folder: string, limits: Limits) {
     this.command = command;
     this.folder = folder;
-    this.timeout_seconds = timeout_seconds;
-    this.start = start;
+    this.limits = limits;
   }
 
   async ask({ level, model, tokens, calls, output }: Request): Promise<Answer> {
@@ -95,9 +91,9 @@ class RunPerCase implements Runtime {
     const file = join(this.folder, 'tokens.json');
     await writeFile(file, JSON.stringify(tokens));
     const values = { model: model!, tokens: file, output: output!, calls: (calls ?? [tokens!.length]).join(',') };
-    const program = await this.start(filledIn(this.command, values));
+    const program = await Program.start(filledIn(this.command, values), this.limits);
     program.write(null);
-    const end = (await program.next(this.timeout_seconds, () => null)) as Ending;
+    const end = (await program.next(this.limits.timeout_seconds, () => null)) as Ending;
     return end.how === GOOD_ORDER ? { status: 'answered', fields: {} } : failure(end, '');
   }
 
@@ -112,9 +108,8 @@ class Program {
   private wake: () => void = () => {};
 
   /** @throws {ArgumentError} when there is no such program */
-  static async start(words: readonly string[], signal?: AbortSignal): Promise<Program> {
-    signal?.throwIfAborted();
-    const child = spawn(words[0]!, words.slice(1), { stdio: 'pipe', killSignal: 'SIGKILL', ...(signal && { signal }) });
+  static async start(words: readonly string[], { signal }: Limits): Promise<Program> {
+    const child = spawn(words[0]!, words.slice(1), { stdio: 'pipe', ...ownGroup() });
     await new Promise<void>((resolve, reject) => {
       child.once('spawn', resolve);
       child.once('error', (cause) => {
@@ -123,12 +118,17 @@ class Program {
         reject(new ArgumentError({ where: '--runtime', expected: 'a program that can be run', found, fix }, { cause }));
       });
     });
+    endGroupAtExit(child);
+    const end = () => endGroup(child);
+    if (signal?.aborted) end();
+    signal?.addEventListener('abort', end);
+    child.once('close', () => signal?.removeEventListener('abort', end));
     return new Program(child);
   }
 
   private constructor(child: Child) {
     this.child = child;
-    child.on('error', () => {}); // by the signal, or a kill that comes too late
+    child.on('error', () => {}); // a kill that comes too late
     child.stdin.on('error', () => {}); // who does not read it may be gone already
     createInterface({ input: child.stderr }).on('line', (line) => this.keep(line));
     createInterface({ input: child.stdout }).on('line', (line) => {
@@ -161,7 +161,7 @@ class Program {
       }
       if (this.how !== null) return this.ending(`the program ended with ${this.how}`, false);
       if (performance.now() >= deadline) {
-        this.child.kill('SIGKILL');
+        endGroup(this.child);
         return this.ending(`${seconds} seconds passed`, true);
       }
       await new Promise<void>((resolve) => {
@@ -189,12 +189,15 @@ function failure({ said, timed_out, last_words }: Ending, when: string): Answer 
   return { status: timed_out ? 'timed out' : 'failed', why: `${said}${when}${last_words}` };
 }
 
-/** null: the line is no answer. */
-function objectOf(line: string): Record<string, unknown> | null {
+/** null: the line is no answer, such as one of a log in JSON. An empty object is one, however little it says. */
+function answerIn(line: string, level: LevelName): Record<string, unknown> | null {
   if (!line.trimStart().startsWith('{')) return null;
   try {
     const json: unknown = JSON.parse(line);
-    return isObject(json) ? json : null;
+    if (!isObject(json)) return null;
+    const isAnswer = (key: string) => key === 'error' || key === 'not_supported' || ANSWER_FIELDS[level]?.includes(key);
+    const keys = Object.keys(json);
+    return keys.length === 0 || keys.some(isAnswer) ? json : null;
   } catch {
     return null;
   }

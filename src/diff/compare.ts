@@ -48,6 +48,9 @@ export interface Divergence extends Pick<Measure, 'by_position' | 'by_head'> {
   readonly a: number;
   readonly b: number;
   readonly ulp: number;
+  /** Which trace is NaN or infinite there, B if both are, and whether the inputs that it shows are finite; null where both are finite. */
+  readonly not_finite: { readonly side: 'A' | 'B'; readonly inputs_finite: boolean | null } | null;
+  /** null for none, and where a trace is not finite: nothing can be said of that. */
   readonly cause: Cause | null;
 }
 
@@ -88,7 +91,8 @@ export async function diffTraces(pathA: string, pathB: string): Promise<TraceDif
 }
 
 async function compare(a: TraceFile, b: TraceFile): Promise<TraceDifference> {
-  const described = { a: describe(a), b: describe(b), notices: noticesOf(a, b) };
+  const notices = noticesOf(a, b);
+  const described = { a: describe(a), b: describe(b), notices };
   const [precision, incomparable] = checkMetadata(a, b);
   if (precision === null || incomparable.length > 0) {
     return { outcome: 'not comparable', ...described, precision, problems: incomparable, unlike_shapes: [], ops: [], first: null };
@@ -103,14 +107,16 @@ async function compare(a: TraceFile, b: TraceFile): Promise<TraceDifference> {
   const inputsOf = (op: TracedOp) => op.inputs.reduce((most, input) => Math.max(most, errors.get(input)!), 0);
   const ops: OpDifference[] = [];
   let first: Divergence | null = null;
+  let notFinite: string | null = null;
   for (const op of pass) {
     const inputs = inputsOf(op);
     errors.set(op.name, inputs + OWN[precision][op.kind]);
     if (!a.shapes.has(op.name) || !b.shapes.has(op.name) || unlikeOps.has(op)) continue;
-    let { difference } = differenceOf(op, await a.read(op.name), await b.read(op.name), precision, inputs);
+    let { difference, both_not_finite } = differenceOf(op, await a.read(op.name), await b.read(op.name), precision, inputs);
+    if (both_not_finite) notFinite ??= op.name;
     errors.set(op.name, difference.relative_rms);
     if (difference.verdict === 'diverges') {
-      const lone = loneRotary(op, pass, a, b);
+      const lone = await loneRotary(op, inputsOf, pass, a, b, precision);
       if (!lone && (await followsFromInputs(op, pass, a, b, difference.own_bound))) difference = { ...difference, verdict: 'follows' };
       else if (first === null) {
         first = await locate(lone ?? op, inputsOf(lone ?? op), pass, a, b, precision);
@@ -119,6 +125,7 @@ async function compare(a: TraceFile, b: TraceFile): Promise<TraceDifference> {
     }
     ops.push(difference);
   }
+  if (notFinite !== null) notices.push(`A and B are both NaN or infinite from ${notFinite} on, where that counts as alike`);
   const outcome = first ? 'diverged' : problems.length > 0 || ops.length === 0 ? 'not comparable' : 'same';
   return { outcome, ...described, precision, problems, unlike_shapes, ops, first };
 }
@@ -129,8 +136,8 @@ function differenceOf(
   b: Values,
   precision: Precision,
   inputs: number,
-): Pick<Divergence, 'difference' | 'by_position' | 'by_head'> {
-  const { by_position, by_head, ...measured } = measure(a, b, op.head_axis, precision);
+): Pick<Divergence, 'difference' | 'by_position' | 'by_head'> & Pick<Measure, 'both_not_finite'> {
+  const { by_position, by_head, both_not_finite, ...measured } = measure(a, b, op.head_axis, precision);
   const own_bound = ownBound(op, precision, by_position.length);
   const bound = own_bound + GROWTH * inputs;
   const verdict = measured.relative_rms <= own_bound ? 'agrees' : measured.relative_rms <= bound ? 'follows' : 'diverges';
@@ -146,7 +153,7 @@ function differenceOf(
     verdict,
     ...worst,
   } as const;
-  return { difference, by_position, by_head };
+  return { difference, by_position, by_head, both_not_finite };
 }
 
 function largest(parts: readonly number[]): Part | null {
@@ -155,14 +162,31 @@ function largest(parts: readonly number[]): Part | null {
 }
 
 /**
- * A rotary embedding that only one trace has. Where the attention behind it diverges, it is there that the traces part: the other passes on
- * its input. Where the attention agrees, it is only not shown.
+ * A rotary embedding that only one trace has, and that is not the identity: the other passes on its input. Where the attention behind it
+ * diverges, it is there that the traces part; that each attention follows from what it was given says nothing of it. Where the attention
+ * agrees, it is only not shown.
  */
-function loneRotary(attention: TracedOp, pass: readonly TracedOp[], a: TraceFile, b: TraceFile): TracedOp | undefined {
-  const held = (name: string) => [a, b].filter(({ shapes }) => shapes.has(name)).length;
-  return pass.find(
-    ({ name, kind, inputs: [input] }) => kind === 'rotary' && attention.inputs.includes(name) && held(name) === 1 && held(input!) === 2,
-  );
+async function loneRotary(
+  attention: TracedOp,
+  inputsOf: (op: TracedOp) => number,
+  pass: readonly TracedOp[],
+  a: TraceFile,
+  b: TraceFile,
+  precision: Precision,
+): Promise<TracedOp | undefined> {
+  for (const op of pass) {
+    if (op.kind !== 'rotary' || !attention.inputs.includes(op.name) || a.shapes.has(op.name) === b.shapes.has(op.name)) continue;
+    const [ofA, ofB] = [shownFor(op, a), shownFor(op, b)];
+    if (a.shapes.get(ofA)?.join() !== b.shapes.get(ofB)?.join() || !a.shapes.has(ofA)) continue;
+    const { difference } = differenceOf(op, await a.read(ofA), await b.read(ofB), precision, inputsOf(op));
+    if (difference.verdict === 'diverges') return op;
+  }
+  return undefined;
+}
+
+/** The name under which a trace has the output of an op: a rotary embedding that it does not show passes on its input. */
+function shownFor({ name, inputs }: TracedOp, { shapes }: TraceFile): string {
+  return shapes.has(name) ? name : inputs[0]!;
 }
 
 /** Looks into the op where the traces part. */
@@ -174,12 +198,12 @@ async function locate(
   b: TraceFile,
   precision: Precision,
 ): Promise<Divergence> {
-  const shown = (trace: TraceFile) => trace.read(trace.shapes.has(op.name) ? op.name : op.inputs[0]!);
-  const [x, y] = [await shown(a), await shown(b)];
-
+  const [x, y] = [await a.read(shownFor(op, a)), await b.read(shownFor(op, b))];
   const { difference, by_position, by_head } = differenceOf(op, x, y, precision, inputs);
   const { bound, relative_rms, worst_position } = difference;
-  const first = by_position.findIndex((error) => !(error <= bound));
+  // What is NaN is worse than what is off, wherever it is.
+  const most = by_position.includes(Infinity) ? Number.MAX_VALUE : bound;
+  const first = by_position.findIndex((error) => !(error <= most));
   const position = first < 0 ? (worst_position?.index ?? null) : first;
   const rowLength = x.data.length / Math.max(by_position.length, 1);
   const begin = (position ?? 0) * rowLength;
@@ -187,6 +211,8 @@ async function locate(
   for (let i = begin; i < begin + rowLength; i++) {
     if (distance(x.data[i]!, y.data[i]!) > distance(x.data[furthest]!, y.data[furthest]!)) furthest = i;
   }
+  const [ofA, ofB] = [x.data[furthest]!, y.data[furthest]!];
+  const side = !Number.isFinite(ofB) ? 'B' : !Number.isFinite(ofA) ? 'A' : null;
   return {
     difference,
     by_position,
@@ -194,11 +220,19 @@ async function locate(
     position,
     head: by_head && Math.floor((furthest - begin) / (rowLength / by_head.length)),
     element: op.elements === 'gates' ? 0 : furthest % x.shape.at(-1)!,
-    a: x.data[furthest]!,
-    b: y.data[furthest]!,
-    ulp: Math.round(ulpDistance(x.data[furthest]!, y.data[furthest]!, precision)),
-    cause: await causeOf(op, pass, a, b, relative_rms, bound),
+    a: ofA,
+    b: ofB,
+    ulp: Math.round(ulpDistance(ofA, ofB, precision)),
+    not_finite: side && { side, inputs_finite: await areInputsFinite(op, side === 'A' ? a : b) },
+    cause: side === null ? await causeOf(op, pass, a, b, relative_rms, bound) : null,
   };
+}
+
+/** Of the inputs that a trace shows; null when it shows none. */
+async function areInputsFinite({ inputs }: TracedOp, trace: TraceFile): Promise<boolean | null> {
+  const shown = inputs.filter((name) => trace.shapes.has(name));
+  for (const name of shown) if (!(await trace.read(name)).data.every(Number.isFinite)) return false;
+  return shown.length === 0 ? null : true;
 }
 
 function describe({ path, metadata }: TraceFile): TraceDifference['a'] {

@@ -109,6 +109,49 @@ export function mistakenDeltaRule([q, k, v, g, beta]: DeltaInputs, step: DeltaSt
   return o;
 }
 
+/**
+ * The delta rule as it is where calls hand a wrong state on. Where calls begin is found on the way: at a token whose output is not the
+ * suspected one and is nearer to it with the changed state.
+ * @param suspect [T, H, Dv] @param bound of the RMS of a row's difference over that of all of `suspect`
+ * @param change what a call makes of the state [H, Dk, Dv] that the one before it left
+ * @returns null when no call begins
+ */
+export function deltaRuleInCalls(
+  [q, k, v, g, beta]: DeltaInputs,
+  suspect: Float32Array | Float64Array,
+  bound: number,
+  change: (state: Float64Array, Dk: number, Dv: number) => Float64Array,
+): Float64Array | null {
+  const [T, H, Dv] = v.shape as [number, number, number];
+  const [, Hk, Dk] = q.shape as [number, number, number];
+  const row = ({ data }: Pick<Values, 'data'>, t: number) => data.subarray((t * data.length) / T, ((t + 1) * data.length) / T);
+  const squares = (values: ArrayLike<number>, less: ArrayLike<number> | null) =>
+    Array.from(values).reduce((total, value, i) => total + (value - (less?.[i] ?? 0)) ** 2, 0);
+  const most = (bound ** 2 * squares(suspect, null)) / T;
+  const step = (t: number, before: Float64Array) => {
+    const state = before.slice();
+    const o = new Float64Array(H * Dv);
+    gated_delta_rule(o, row(q, t), row(k, t), row(v, t), row(g, t), row(beta, t), state, 1, { Hk, H, Dk, Dv });
+    return { o, state, error: squares(o, row({ data: suspect }, t)) };
+  };
+  const output = new Float64Array(T * H * Dv);
+  let state: Float64Array = new Float64Array(H * Dk * Dv);
+  let calls = 0;
+  for (let t = 0; t < T; t++) {
+    let taken = step(t, state);
+    if (taken.error > most && t > 0) {
+      const changed = step(t, change(state, Dk, Dv));
+      if (changed.error < taken.error) {
+        taken = changed;
+        calls++;
+      }
+    }
+    output.set(taken.o, t * H * Dv);
+    ({ state } = taken);
+  }
+  return calls === 0 ? null : output;
+}
+
 /** Causal attention over the last `window` positions: q [T, H, Dh], k, v [T, Hkv, Dh] -> [T, H, Dh]. */
 export function attend(q: Values, k: Values, v: Values, window: number, { tiled = false } = {}): Float64Array {
   const [T, H, Dh] = q.shape as [number, number, number];

@@ -12,6 +12,8 @@ export interface Measure {
   /** RMS of b - a at each index of axis 0 and of the head axis, over RMS of all of a. */
   readonly by_position: readonly number[];
   readonly by_head: readonly number[] | null;
+  /** Whether an element is NaN or infinite in both. */
+  readonly both_not_finite: boolean;
 }
 
 /**
@@ -31,9 +33,11 @@ export function measure(a: Values, b: Values, head_axis: 0 | 1 | null, precision
   const ofHeads = new Float64Array(heads);
   let squares = 0;
   let max_ulp = 0;
+  let both_not_finite = false;
   for (let i = 0; i < length; i++) {
     const [x, y] = [a.data[i]!, b.data[i]!];
     squares += Number.isFinite(x) ? x * x : 0;
+    both_not_finite ||= !Number.isFinite(x) && !Number.isFinite(y);
     const ulp = Math.round(ulpDistance(x, y, precision));
     max_ulp = Math.max(max_ulp, ulp);
     const bin = ulp === 0 ? 0 : Math.min(Math.floor(Math.log2(ulp)) + 1, FORMATS[precision].bits + 1);
@@ -52,6 +56,7 @@ export function measure(a: Values, b: Values, head_axis: 0 | 1 | null, precision
     ulp_histogram: Array.from(histogram, (count) => count ?? 0),
     by_position: head_axis === 0 ? [] : Array.from(ofRows, (error) => relative(error, rows)),
     by_head: head_axis === null ? null : Array.from(ofHeads, (error) => relative(error, heads)),
+    both_not_finite,
   };
 }
 

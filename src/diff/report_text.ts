@@ -41,7 +41,9 @@ export function toleranceLine(precision: keyof typeof OWN): string {
 
 function sameness(ops: readonly OpDifference[]): string {
   const furthest = ops.reduce((worst, op) => (op.relative_rms > worst.relative_rms ? op : worst));
-  return `${ops.length} intermediates agree within the tolerance; furthest ${furthest.name}, relative RMS ${small(furthest.relative_rms)}`;
+  const agree = ops.filter(({ verdict }) => verdict === 'agrees').length;
+  const follow = agree < ops.length ? `, ${ops.length - agree} follow from their inputs` : '';
+  return `${agree} intermediates agree within the tolerance${follow}; furthest ${furthest.name}, relative RMS ${small(furthest.relative_rms)}`;
 }
 
 function divergenceLines(divergence: Divergence, { bold, bad }: Marks): string[] {
@@ -51,7 +53,19 @@ function divergenceLines(divergence: Divergence, { bold, bad }: Marks): string[]
 }
 
 /** What is to be said of the place where traces part. */
-export function factsOf({ difference, position, head, element, a, b, ulp, by_position, by_head, cause }: Divergence): [string, string][] {
+export function factsOf({
+  difference,
+  position,
+  head,
+  element,
+  a,
+  b,
+  ulp,
+  by_position,
+  by_head,
+  not_finite,
+  cause,
+}: Divergence): [string, string][] {
   const { relative_rms, bound, inputs_relative_rms } = difference;
   const place = [position === null ? '' : `token ${position}`, head === null ? '' : `head ${head}`, `element ${element}`];
   const beyond = (parts: readonly number[], of: string) => `${parts.filter((error) => !(error <= bound)).length} of ${parts.length} ${of}`;
@@ -61,6 +75,14 @@ export function factsOf({ difference, position, head, element, a, b, ulp, by_pos
     ['size', `relative RMS ${small(relative_rms)}, bound ${small(bound)}; its inputs differ by ${small(inputs_relative_rms)}`],
   ];
   if (given(extent) !== '') facts.push(['extent', `beyond the bound in ${given(extent)}`]);
+  if (not_finite !== null) {
+    const { side, inputs_finite } = not_finite;
+    const inputs = inputs_finite === null ? 'none of its inputs is shown' : `its inputs are ${inputs_finite ? '' : 'not '}finite`;
+    return [
+      ...facts,
+      ['looks', `${side} is ${side === 'A' ? a : b} from here${position === null ? '' : `, first at token ${position}`}; ${inputs}`],
+    ];
+  }
   const certainty = cause?.confirmed ? 'confirmed' : 'likely';
   const looks = cause
     ? `${cause.side} ${cause.what} (${certainty}: recomputed so, it agrees to ${small(cause.relative_rms)})`

@@ -1,5 +1,5 @@
 import type { Evidence } from './evidence.ts';
-import { attend, convolution, deltaRule, sum, turned, turnsBetween } from './formulas.ts';
+import { attend, type Complex, convolution, deltaRule, sum, turned, turnsBetween } from './formulas.ts';
 import { deltaInputs, EPS, gatedNorm, L2_EPS, l2Norm, O_NORM_EPS, rmsNorm, windowOf, withWeight } from './recomputed.ts';
 import type { Values } from './trace_file.ts';
 
@@ -34,9 +34,30 @@ async function stateInputs(e: Evidence): ReturnType<typeof deltaInputs> {
   return [k, k, v, g, beta];
 }
 
-async function rotary(e: Evidence): Promise<Float64Array> {
+/** With the turns of the right trace, if these are a position embedding. */
+async function rotary(e: Evidence): Promise<Float64Array | null> {
   const [[x], [rightX]] = (await Promise.all([e.inputs(), e.rightInputs()])) as [[Values], [Values]];
-  return turned(x, turnsBetween(rightX, await e.output('right')));
+  const turns = turnsBetween(rightX, await e.output('right'));
+  return isRope(turns, x.shape[0]!) ? turned(x, turns) : null;
+}
+
+/** How far a turn may be from what the one before it lets expect: in bfloat16 each has an error of some hundredths. */
+const SLACK = 0.03;
+
+/**
+ * Whether pair i turns by f e^(i t w), w >= 0, at token t: not at all at the first, and by as much again at each one after it. Neighbours are
+ * compared, so that an error of w does not grow with t.
+ */
+function isRope(turns: readonly Complex[], T: number): boolean {
+  const half = turns.length / T;
+  return turns.every(([re, im], at) => {
+    const [f, none] = turns[at % half]!;
+    if (!(f > 0 && Math.abs(none) <= SLACK * f)) return false;
+    if (at < half) return true;
+    const [c, s] = turns[(at % half) + half]!;
+    const [re0, im0] = turns[at - half]!;
+    return s >= -SLACK * f && Math.hypot(re - (re0 * c - im0 * s) / f, im - (re0 * s + im0 * c) / f) <= SLACK * f;
+  });
 }
 
 /** With the window that the right trace shows. */

@@ -1,6 +1,17 @@
 import { bf16 } from '../bf16/rounding.ts';
 import type { Evidence } from './evidence.ts';
-import { attend, convolution, type DeltaStep, deltaRule, mistakenDeltaRule, normalized, product, silus, sum } from './formulas.ts';
+import {
+  attend,
+  convolution,
+  type DeltaStep,
+  deltaRule,
+  deltaRuleInCalls,
+  mistakenDeltaRule,
+  normalized,
+  product,
+  silus,
+  sum,
+} from './formulas.ts';
 import { measure } from './measure.ts';
 import { normWeight, TAPS } from './parameters.ts';
 import {
@@ -123,31 +134,38 @@ function reversed(weight: Float64Array): Float64Array {
   return weight.map((_, i) => weight[(TAPS - 1 - Math.floor(i / C)) * C + (i % C)]!);
 }
 
+async function rowsThatDiffer(e: Evidence): Promise<boolean[]> {
+  const { by_position } = measure(await e.output('right'), await e.output('suspect'), null, 'f64');
+  return by_position.map((error) => error > e.bound);
+}
+
 /** The rows that differ come in runs of less than TAPS: a state was wrong at the beginning of each. Starts of the runs, or null. */
 async function cuts(e: Evidence): Promise<number[] | null> {
-  const { by_position } = measure(await e.output('right'), await e.output('suspect'), null, 'f64');
-  const T = by_position.length;
-  const differs = by_position.map((error) => error > e.bound);
+  const differs = await rowsThatDiffer(e);
   const starts = differs.flatMap((bad, t) => (bad && !differs[t - 1] ? [t] : []));
-  const short = starts.every((start) => !differs.slice(start, start + TAPS).every(Boolean) || start + TAPS > T);
+  const short = starts.every((start) => !differs.slice(start, start + TAPS).every(Boolean) || start + TAPS > differs.length);
   return short && starts.length > 0 ? starts : null;
+}
+
+/** Where calls begin: as `cuts`, or, if more rows differ than a state reaches, at every one, since each token is a call of its own. */
+async function callsOf(e: Evidence): Promise<number[]> {
+  return (await cuts(e)) ?? (await rowsThatDiffer(e)).flatMap((bad, t) => (bad ? [t] : []));
 }
 
 /** The convolution with a wrong state where the pass was cut: `before` has what stood there instead of the inputs. */
 async function withState(e: Evidence, before: (x: Float64Array, y: Float64Array) => Float64Array): Promise<Float64Array | null> {
-  const starts = await cuts(e);
+  const starts = await callsOf(e);
   const y = sum([await e.output('suspect')]);
-  if (starts === null || starts[0] === 0) return null;
+  if (starts.length === 0 || starts[0] === 0) return null;
   return withWeight(e, (x, weight) => {
     const C = weight.length / TAPS;
     const output = convolution(x, weight);
+    const wrong = before(x, y);
     for (const start of starts) {
-      const pieces = [before(x, y).subarray(0, start * C), x.subarray(start * C)] as const;
-      const mixed = new Float64Array(x.length);
-      mixed.set(pieces[0]);
-      mixed.set(pieces[1], start * C);
-      const end = (start + TAPS - 1) * C;
-      output.set(convolution(mixed, weight).subarray(start * C, end), start * C);
+      const from = Math.max(0, start - (TAPS - 1));
+      const rows = x.slice(from * C, (start + TAPS - 1) * C);
+      rows.set(wrong.subarray(from * C, start * C));
+      output.set(convolution(rows, weight).subarray((start - from) * C), start * C);
     }
     return output;
   });
@@ -211,10 +229,31 @@ function mistakenStep(cause: string, what: string, step: DeltaStep): Signature {
   return { cause, what, predict: async (e) => mistakenDeltaRule(await deltaInputs(e), step) };
 }
 
+/** @param change what a call makes of the state that the one before it left */
+function wrongState(cause: string, what: string, change: Parameters<typeof deltaRuleInCalls>[3]): Signature {
+  const predict = async (e: Evidence) => deltaRuleInCalls(await deltaInputs(e), (await e.output('suspect')).data, e.bound, change);
+  return { cause, what, predict };
+}
+
+/** Where element [h, i, j] of a state [H, Dk, Dv] is in a state [H, Dv, Dk]. */
+function transposedPlace(at: number, Dk: number, Dv: number): number {
+  const [i, j] = [Math.floor(at / Dv) % Dk, at % Dv];
+  return at - (at % (Dk * Dv)) + j * Dk + i;
+}
+
 const DELTA_RULE: readonly Signature[] = [
   mistakenStep('decay_after_read', 'reads the state before it is decayed', { read_before_decay: true }),
   mistakenStep('output_before_write', 'takes the output from the state before the token is written', { output_before_write: true }),
   mistakenStep('state_in_bf16', 'keeps the state in bfloat16', { round: bf16 }),
+  wrongState('state_lost', 'begins each call with an empty state', (state) => new Float64Array(state.length)),
+  wrongState('state_transposed', 'takes the state that a call left, [H, Dk, Dv], for [H, Dv, Dk]', (state, Dk, Dv) =>
+    state.map((_, at) => state[transposedPlace(at, Dk, Dv)]!),
+  ),
+  wrongState('state_transposed', 'takes the state that a call left as [H, Dv, Dk] for [H, Dk, Dv]', (state, Dk, Dv) => {
+    const other = new Float64Array(state.length);
+    for (let at = 0; at < state.length; at++) other[transposedPlace(at, Dk, Dv)] = state[at]!;
+    return other;
+  }),
   {
     cause: 'key_heads_tiled',
     what: 'gives value head h the key head h mod Hk, where the release repeats each key head for neighbours',
@@ -254,7 +293,7 @@ const STATE: readonly Signature[] = [
       const { shape, data } = await e.output('right');
       const [, Dk, Dv] = shape as [number, number, number];
       if (Dk !== Dv) return null;
-      return Float64Array.from(data, (_, i) => data[i - (i % (Dk * Dv)) + (i % Dv) * Dk + (Math.floor(i / Dv) % Dk)]!);
+      return Float64Array.from(data, (_, at) => data[transposedPlace(at, Dk, Dv)]!);
     },
   },
 ];

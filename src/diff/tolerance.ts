@@ -1,7 +1,7 @@
 import type { OpKind, TracedOp } from '../trace_format.ts';
 
 /** What the values of a trace were computed in, the finest first. */
-export const PRECISIONS = ['f64', 'f32', 'bf16', 'quantised'] as const;
+export const PRECISIONS = ['f64', 'f32', 'bf16', 'q8', 'q4'] as const;
 export type Precision = (typeof PRECISIONS)[number];
 
 /** Significant bits of a value, and the exponent below which they grow fewer: what one ulp is. */
@@ -9,7 +9,8 @@ export const FORMATS: Readonly<Record<Precision, { readonly bits: number; readon
   f64: { bits: 53, least_exponent: -1022 },
   f32: { bits: 24, least_exponent: -126 },
   bf16: { bits: 8, least_exponent: -126 },
-  quantised: { bits: 8, least_exponent: -126 },
+  q8: { bits: 8, least_exponent: -126 },
+  q4: { bits: 8, least_exponent: -126 },
 };
 
 /**
@@ -26,7 +27,10 @@ export const GROWTH = 2;
  * summed one by one has u sqrt(K / 2): 4.4e-6 for the 7B's widest. Attention turns the rounding of a score into a relative error of its
  * exp, so u times the largest scores. The chunked and the recurrent form of the delta rule round in another order altogether.
  * bf16 (u = 2e-3): sums are kept in f32, so u times the roundings between the steps of an op, of which PyTorch's norms have the most.
- * quantised: weights of 8 bits in blocks, activations in bf16 or better. f64: the bounds of f32 by 2^-29.
+ * q8, q4: against weights that are not quantised. In blocks of 32 with a scale the nearest of 8 bits is off by 6e-3, with a minimum that of 4
+ * bits by 8e-2, and inputs of 8 bits by about 1e-2; a zero point off by one is 2e-2 and 3e-1. Activations are in bf16 or better.
+ * A gate makes more than twice as much of an error of that size, and cannot be recomputed.
+ * f64: the bounds of f32 by 2^-29.
  */
 const F32: Readonly<Record<OpKind, number>> = {
   lookup: 0,
@@ -45,7 +49,8 @@ export const OWN: Readonly<Record<Precision, Readonly<Record<OpKind, number>>>> 
   f64: each(F32, (bound) => bound * 2 ** -29),
   f32: F32,
   bf16: BF16,
-  quantised: { ...BF16, lookup: 2e-2, linear: 5e-2 },
+  q8: { ...BF16, lookup: 1e-2, linear: 1.5e-2, gate: 2e-2 },
+  q4: { ...BF16, lookup: 1e-1, linear: 1.2e-1, gate: 1e-1 },
 };
 
 function each(bounds: Readonly<Record<OpKind, number>>, change: (bound: number) => number): Record<OpKind, number> {

@@ -15,6 +15,9 @@ export interface KernelRequest {
 /** What a kernel gave: the elements of each output, row-major. */
 export type KernelResults = Readonly<Record<string, FloatArray>>;
 
+/** Thrown by an adapter whose kernel did not answer in time. To ask again would take as long: `checkKernel` ends with it. */
+export class NoAnswer extends Error {}
+
 /** The way to a kernel under test. */
 export interface KernelAdapter {
   /** What messages call it. */

@@ -1,10 +1,9 @@
-import type { ChildProcessByStdio } from 'node:child_process';
-import type { Readable, Writable } from 'node:stream';
 import { bytesSource } from '../checkpoint/byte_source.ts';
 import { readSafetensors, readTensor } from '../checkpoint/safetensors.ts';
 import { writeSafetensors } from '../checkpoint/safetensors_writer.ts';
 import { ArgumentError } from '../errors.ts';
-import type { KernelAdapter, KernelRequest, KernelResults } from './adapter.ts';
+import { type Child, endGroup, endGroupAtExit, ownGroup } from '../process_group.ts';
+import { type KernelAdapter, type KernelRequest, type KernelResults, NoAnswer } from './adapter.ts';
 
 /** Of `protocol` in a request's metadata; docs/property_kit.md describes it. */
 const PROTOCOL = '1';
@@ -13,6 +12,8 @@ const LENGTH_BYTES = 8;
 const MOST_BYTES = 2 ** 31;
 /** Of what the process has written to stderr, the end is quoted. */
 const QUOTED = 2000;
+/** Of bytes on stdout that are no answer, the beginning. */
+const BYTES_QUOTED = 60;
 
 export interface SubprocessOptions {
   /** What messages call the kernel. Default: the command. */
@@ -27,8 +28,6 @@ export interface SubprocessOptions {
 export interface SubprocessAdapter extends KernelAdapter {
   close(): Promise<void>;
 }
-
-type Child = ChildProcessByStdio<Writable, Readable, Readable>;
 
 /**
  * A kernel in another process (Node only), in any language: each call is a safetensors file on its stdin, each answer one on its stdout, both
@@ -80,7 +79,7 @@ class Connection {
 
   static async open(command: string, args: readonly string[], { cwd, env, timeout_ms = 120_000 }: SubprocessOptions): Promise<Connection> {
     const { spawn } = await import('node:child_process');
-    const child = spawn(command, args, { cwd, env, stdio: ['pipe', 'pipe', 'pipe'] });
+    const child = spawn(command, args, { cwd, env, stdio: ['pipe', 'pipe', 'pipe'], ...ownGroup() });
     await new Promise<void>((resolve, reject) => {
       child.once('spawn', resolve);
       child.once('error', ({ message }) => {
@@ -88,6 +87,7 @@ class Connection {
         reject(new ArgumentError({ where: command, expected: 'a program that starts', found: message, fix }));
       });
     });
+    endGroupAtExit(child);
     return new Connection(child, timeout_ms);
   }
 
@@ -96,7 +96,7 @@ class Connection {
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => {
         this.kill();
-        reject(new Error(`no answer within ${this.timeout_ms} ms${this.quoted()}`));
+        reject(new NoAnswer(`no answer within ${this.timeout_ms} ms${this.unread()}${this.quoted()}`));
       }, this.timeout_ms);
     });
     try {
@@ -118,7 +118,7 @@ class Connection {
 
   private kill(): void {
     this.ended = true;
-    this.child.kill('SIGKILL');
+    endGroup(this.child);
   }
 
   private async answer({ kernel, outputs }: KernelRequest): Promise<KernelResults> {
@@ -164,6 +164,14 @@ class Connection {
     const bytes = this.received.slice(0, count);
     this.received = this.received.subarray(count);
     return bytes;
+  }
+
+  /** What came instead of an answer, or is the beginning of one. */
+  private unread(): string {
+    const { length } = this.received;
+    if (length === 0) return '';
+    const begin = JSON.stringify(new TextDecoder().decode(this.received.subarray(0, BYTES_QUOTED)));
+    return `, but ${length} bytes on stdout that are none as a whole: ${begin}${length > BYTES_QUOTED ? '…' : ''}`;
   }
 
   private quoted(): string {

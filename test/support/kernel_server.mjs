@@ -1,5 +1,5 @@
 // A port of two kernels in another process, as docs/property_kit.md describes the protocol: node kernel_server.mjs [mistake]
-// It shares no code with the package. Mistakes: decay_after_read, eps_outside_the_root; die, chatter and refuse are those of a bad server.
+// It shares no code with the package. Mistakes: decay_after_read, eps_outside_the_root; die, chatter, refuse, silent and mutter are those of a bad server.
 
 const mistake = process.argv[2] ?? '';
 let received = Buffer.alloc(0);
@@ -22,6 +22,7 @@ function answer(request) {
     process.exit(3);
   }
   if (mistake === 'silent') return;
+  if (mistake === 'mutter') return void process.stdout.write('ok\n');
   if (mistake === 'chatter') console.log('computing …');
   if (mistake === 'refuse') return send({ error: `no kernel ${metadata.kernel}` }, {});
   const outputs = metadata.kernel === 'l2_norm' ? l2_norm(tensors, params) : gated_delta_rule(tensors);

@@ -54,7 +54,7 @@ class Session implements Runtime {
   async ask(request: Request): Promise<Answer> {
     const isFresh = this.program === null;
     this.program ??= await Program.start(this.command.words, this.limits);
-    const { program } = this;
+    const program = this.program;
     program.write(`${JSON.stringify(request)}\n`);
     const answer = await program.next(this.limits.timeout_seconds, (line) => answerIn(line, request.level));
     if ('line' in answer) return answerOf(answer.line);
@@ -64,7 +64,7 @@ class Session implements Runtime {
   }
 
   async close(): Promise<void> {
-    const { program } = this;
+    const program = this.program;
     this.program = null;
     program?.write(null);
     await program?.next(PARTING_SECONDS, () => null);

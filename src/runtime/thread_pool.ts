@@ -154,8 +154,8 @@ export class ThreadPool {
 
   /** Starts the workers. @throws {RuntimeLimitError} when one of them does not */
   async start(): Promise<void> {
-    if (!this.block || this.workers.length > 0) return;
-    const { module, memories, block } = this;
+    const [module, memories, block] = [this.module, this.memories, this.block];
+    if (!block || this.workers.length > 0) return;
     const started = Array.from({ length: this.threads - 1 }, async (_, i) => {
       const scratch = this.scratch.map((of) => of(i + 1));
       await this.startWorker({ threads: this.threads, module, wide: hasWideVectors(), block: block.buffer, memories, scratch });
@@ -172,7 +172,7 @@ export class ThreadPool {
 
   /** Ends the workers. The kernels then run on the calling thread alone. */
   async dispose(): Promise<void> {
-    const { workers } = this;
+    const workers = this.workers;
     this.workers = [];
     if (!this.block) return;
     Atomics.store(this.block.words, STATE, ENDED);

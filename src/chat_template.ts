@@ -43,7 +43,7 @@ const MAX_HEAP_MB = 256;
  * Finds the chat template of a model folder (Node only): chat_template.jinja, with more of them by name in additional_chat_templates, or else
  * `chat_template` in tokenizer_config.json. HF: PreTrainedTokenizerBase.from_pretrained.
  * @returns null when the folder has none
- * @throws TokenizerError with every problem of the two files
+ * @throws {TokenizerError} with every problem of the two files
  */
 export async function readChatTemplate(folder: string): Promise<ChatTemplate | null> {
   const { join } = await import('node:path');
@@ -107,8 +107,8 @@ async function readTemplateFiles(folder: string): Promise<Map<string, string>> {
 /**
  * Writes a chat as the model's template does (Node only). In the text, a special token of the template cannot be told from the same
  * characters in a message: for ids use `encodeChat`.
- * @throws ArgumentError when a message has no role or content, or either is no string (content may be null beside calls)
- * @throws TokenizerError when the template is faulty, refuses the chat (its message is quoted), or is stopped at a limit
+ * @throws {ArgumentError} when a message has no role or content, or either is no string (content may be null beside calls)
+ * @throws {TokenizerError} when the template is faulty, refuses the chat (its message is quoted), or is stopped at a limit
  */
 export async function renderChat(template: ChatTemplate, chat: Chat, limits: RenderLimits = {}): Promise<string> {
   checkMessages(chat.messages);

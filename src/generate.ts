@@ -86,7 +86,7 @@ export interface Generation {
  * time; prompt and generated tokens together never exceed the context. Lets the event loop run after every forward call.
  * @param prompt token ids, at least one
  * @returns an async iterator of ids, whose return value says why it ended
- * @throws ArgumentError at the first step when an argument is out of range, before the model runs; when a logit is NaN; when another
+ * @throws {ArgumentError} at the first step when an argument is out of range, before the model runs; when a logit is NaN; when another
  *   generation on the same model began before this one ended
  */
 export async function* generate(
@@ -134,7 +134,7 @@ export async function* generate(
  * Generates text after a prompt.
  * @param prompt a text, or its token ids
  * @returns an async iterator of pieces of text, none of them empty, which joined are the `text` of its return value
- * @throws ArgumentError as `generate` does, and for stop strings; TokenizerError when the tokenizer cannot take the prompt
+ * @throws {ArgumentError} as `generate` does, and for stop strings; TokenizerError when the tokenizer cannot take the prompt
  */
 export async function* generateText(
   model: CausalLM,

@@ -81,7 +81,7 @@ function changesText(key: string, value: unknown): boolean {
  * Reads the generation_config.json of a model folder (Node only), which need not be there.
  * @param fallback `eos_token_id` of config.json, for when this file has none. HF falls back to it only where there is no such file, and would
  *   otherwise run on to the end of the length.
- * @throws ConfigError as `parseGenerationConfig` does, and when the file cannot be read
+ * @throws {ConfigError} as `parseGenerationConfig` does, and when the file cannot be read
  */
 export async function readGenerationConfig(folder: string, fallback?: number | readonly number[] | null): Promise<GenerationConfig> {
   const { join } = await import('node:path');
@@ -93,7 +93,7 @@ export async function readGenerationConfig(folder: string, fallback?: number | r
 /**
  * Checks the content of a generation_config.json; unknown keys are passed over.
  * @param where what messages call it
- * @throws ConfigError with every key of the wrong type or out of range
+ * @throws {ConfigError} with every key of the wrong type or out of range
  */
 export function parseGenerationConfig(text: string, where: string, fallback?: number | readonly number[] | null): GenerationConfig {
   const json = parseJsonObject(text, where, ConfigError);

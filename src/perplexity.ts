@@ -42,7 +42,7 @@ interface Window {
  * even where all of them have a token before them; for a first window and for windows that do not overlap this is their number.
  * Sums are in float64 and come from + - * / alone, so in strict mode every engine gives the same bits.
  * @param ids of the text
- * @throws ArgumentError for fewer than two tokens, a window or stride out of range, ids that the model does not have, or logits that are not
+ * @throws {ArgumentError} for fewer than two tokens, a window or stride out of range, ids that the model does not have, or logits that are not
  * finite; an AbortError when the signal ends it
  */
 export async function perplexity(

@@ -61,7 +61,7 @@ export class Random {
 
   /**
    * @param seed a safe integer, or a bigint in [-2^63, 2^64); taken modulo 2^64
-   * @throws ArgumentError when it is anything else
+   * @throws {ArgumentError} when it is anything else
    */
   constructor(seed: number | bigint) {
     const problems = seedProblems(seed);

@@ -73,7 +73,7 @@ export class Sampler {
   /**
    * @param vocab_size V, the length of the logits
    * @param random gives a number in [0, 1), once for each token drawn
-   * @throws ArgumentError with every option out of range
+   * @throws {ArgumentError} with every option out of range
    */
   constructor(vocab_size: number, options: SamplingOptions, random: { uniform(): number }) {
     const problems = samplingProblems(options);
@@ -102,7 +102,7 @@ export class Sampler {
    * @param logits [V] f32 or f64, left as they are
    * @param suppressed ids that are not chosen; those beyond V count for nothing
    * @returns its id
-   * @throws ArgumentError when a logit is NaN or +Infinity, when all are -Infinity, or when there are not V of them
+   * @throws {ArgumentError} when a logit is NaN or +Infinity, when all are -Infinity, or when there are not V of them
    */
   sample(logits: Float32Array | Float64Array, suppressed: readonly number[] = []): number {
     const best = this.#penalize(logits, suppressed);
@@ -122,7 +122,7 @@ export class Sampler {
    * What `sample` would draw from; draws nothing.
    * @param logits [V] f32 or f64, left as they are
    * @returns the tokens that may be drawn, in the order of the draw; their probabilities sum to 1
-   * @throws ArgumentError as `sample` does
+   * @throws {ArgumentError} as `sample` does
    */
   distribution(logits: Float32Array | Float64Array): Candidate[] {
     const best = this.#penalize(logits, []);

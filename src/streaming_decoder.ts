@@ -17,7 +17,7 @@ export class StreamingDecoder {
    * Takes the next token.
    * @param id of a token
    * @returns the text that is complete with it, often all of the token, sometimes nothing
-   * @throws TokenizerError when there is no such token
+   * @throws {TokenizerError} when there is no such token
    */
   push(id: number): string {
     return this.#utf8.decode(this.#bytesOf(id), { stream: true });

@@ -11,7 +11,7 @@ export const MOST_BYTES = { config: 2 ** 20, template: 2 ** 24, tokenizer: 2 ** 
  * @param path absolute, or relative to the working directory; links are followed
  * @param most bytes; a larger file is not read
  * @returns null when there is no such file
- * @throws Failure when it cannot be read, is too large or is not UTF-8
+ * @throws {Failure} when it cannot be read, is too large or is not UTF-8
  */
 export async function readTextFile(path: string, most: number, Failure: Failure): Promise<string | null> {
   const { readFile, stat } = await import('node:fs/promises');
@@ -32,7 +32,7 @@ export async function readTextFile(path: string, most: number, Failure: Failure)
   }
 }
 
-/** @throws Failure when a file has more bytes than its kind may have */
+/** @throws {Failure} when a file has more bytes than its kind may have */
 export function checkSize(bytes: number, most: number, where: string, Failure: Failure): void {
   if (bytes <= most) return;
   const expected = `a file of at most ${most / 2 ** 20} MiB`;
@@ -42,7 +42,7 @@ export function checkSize(bytes: number, most: number, where: string, Failure: F
 /**
  * Decodes UTF-8 strictly; a byte order mark stays, as in Python.
  * @param where what messages call the bytes
- * @throws Failure when the bytes are not UTF-8
+ * @throws {Failure} when the bytes are not UTF-8
  */
 export function decodeUtf8(bytes: Uint8Array, where: string, Failure: Failure): string {
   try {
@@ -55,7 +55,7 @@ export function decodeUtf8(bytes: Uint8Array, where: string, Failure: Failure): 
 /**
  * Parses JSON that must be one object.
  * @param where what messages call the text
- * @throws Failure when it is not JSON, or not an object
+ * @throws {Failure} when it is not JSON, or not an object
  */
 export function parseJsonObject(text: string, where: string, Failure: Failure): Record<string, unknown> {
   let json: unknown;

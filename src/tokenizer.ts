@@ -54,7 +54,7 @@ export class Tokenizer {
 
   /**
    * Reads the tokenizer.json of a model folder (Node only).
-   * @throws TokenizerError as `fromJson` does, and when there is no such file
+   * @throws {TokenizerError} as `fromJson` does, and when there is no such file
    */
   static async fromFolder(folder: string): Promise<Tokenizer> {
     const { join } = await import('node:path');
@@ -69,7 +69,7 @@ export class Tokenizer {
    * Makes a tokenizer of the content of a tokenizer.json.
    * @param json text, or its UTF-8 bytes
    * @param where what messages call it
-   * @throws TokenizerError with every problem found: it is damaged, or not of the kind that OLMo has
+   * @throws {TokenizerError} with every problem found: it is damaged, or not of the kind that OLMo has
    */
   static fromJson(json: string | Uint8Array, where = 'tokenizer.json'): Tokenizer {
     const text = typeof json === 'string' ? json : decodeUtf8(json, where, TokenizerError);
@@ -78,7 +78,7 @@ export class Tokenizer {
 
   /**
    * The ids of a text. The text of a special token becomes that token; use `encodeText` for what a user wrote.
-   * @throws TokenizerError for a lone surrogate
+   * @throws {TokenizerError} for a lone surrogate
    */
   encode(text: string): number[] {
     return this.#encode(text, () => true);
@@ -87,7 +87,7 @@ export class Tokenizer {
   /**
    * The ids of a text in which nothing is special: the text of a special token is encoded as the characters it is made of.
    * HF: tokenizers.Tokenizer with `encode_special_tokens`.
-   * @throws TokenizerError for a lone surrogate
+   * @throws {TokenizerError} for a lone surrogate
    */
   encodeText(text: string): number[] {
     return this.#encode(text, (token) => !this.specialTokens.has(token));
@@ -95,7 +95,7 @@ export class Tokenizer {
 
   /**
    * The text of ids. Bytes that are not UTF-8 become U+FFFD.
-   * @throws TokenizerError for an id without a token
+   * @throws {TokenizerError} for an id without a token
    */
   decode(ids: Iterable<number>, options: DecodeOptions = {}): string {
     const bytes: number[] = [];
@@ -168,7 +168,7 @@ export function escapeRegExp(text: string): string {
   return text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&');
 }
 
-/** @throws TokenizerError for a lone surrogate */
+/** @throws {TokenizerError} for a lone surrogate */
 export function checkWellFormed(text: string): void {
   const index = text.search(/\p{Surrogate}/u);
   if (index === -1) return;

@@ -43,7 +43,7 @@ const BYTE_LEVEL_SPLIT = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?
  * where it would change ids or text (normalizer, lstrip, dropout…), and passed over where it would not (truncation, padding, post_processor:
  * no tokens are ever added here).
  * @param where what messages call the text
- * @throws TokenizerError with every problem found
+ * @throws {TokenizerError} with every problem found
  */
 export function parseTokenizerJson(text: string, where: string): TokenizerJson {
   const json = parseJsonObject(text, where, TokenizerError);

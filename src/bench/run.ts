@@ -17,7 +17,10 @@ export interface BenchResult {
   readonly threads: number;
   readonly rounds: number;
   readonly limits: Limits;
-  /** By tokens of the prompt; 2048 are left out where they would take more than two minutes, or exceed the model's positions. Products with weights alone are counted, those of lm_head for one token. */
+  /**
+   * By tokens of the prompt; 2048 are left out where they would take more than two minutes, or exceed the model's positions. Products with weights alone
+   * are counted, those of lm_head for one token.
+   */
   readonly prefill: Readonly<Record<string, { tokens_per_second: number; gflops: number }>>;
   /** After a prompt of 512 tokens. */
   readonly decode: Decode;

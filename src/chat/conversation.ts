@@ -100,7 +100,7 @@ export class Conversation {
   #answers = 0;
   #answering = false;
 
-  /** @throws ArgumentError when an option is out of range */
+  /** @throws {ArgumentError} when an option is out of range */
   constructor(checkpoints: StateCheckpoints, tokenizer: Tokenizer, template: ChatTemplate, options: ConversationOptions) {
     const { eos_token_id, system = null, seed = 0, least_room, ...rest } = options;
     const { max_tokens, suppress_tokens, begin_suppress_tokens, min_new_tokens, ...sampling } = rest;
@@ -126,7 +126,7 @@ export class Conversation {
    * Says something and gives the answer. Both are part of the conversation once the answer has a token, also when it is cut by the signal or by who
    * leaves the iterator; before that, nothing was said.
    * @returns an async iterator of pieces of text, none of them empty, which joined are the `text` of its return value
-   * @throws RuntimeLimitError when the context has no room for an answer; TokenizerError as `encodeChat`; ArgumentError as `generate`, and when
+   * @throws {RuntimeLimitError} when the context has no room for an answer; TokenizerError as `encodeChat`; ArgumentError as `generate`, and when
    *   another answer has not ended
    */
   send(text: string, options: AnswerOptions = {}): AsyncGenerator<string, Answer, void> {
@@ -148,7 +148,7 @@ export class Conversation {
 
   /**
    * Keeps only some of the messages, as `slice` does, and the system prompt.
-   * @throws ArgumentError while an answer is given
+   * @throws {ArgumentError} while an answer is given
    */
   keep(begin: number, end = this.#messages.length): void {
     if (this.#answering) throw busy();
@@ -180,7 +180,7 @@ export class Conversation {
   /**
    * Goes on with what another conversation was.
    * @param state what the caches held then, and of which tokens; null to run them again with the next answer
-   * @throws ArgumentError while an answer is given, and when the state does not fit the model; then nothing is changed
+   * @throws {ArgumentError} while an answer is given, and when the state does not fit the model; then nothing is changed
    */
   resume({ messages, system, sampling, seed, answers, passages }: ConversationRecord, state: ConversationState | null): void {
     if (this.#answering) throw busy();

@@ -139,7 +139,7 @@ export class StateCheckpoints implements CausalLM {
   /**
    * Puts back what the caches held.
    * @param tokens whose snapshot it is
-   * @throws ArgumentError as the model's `restore`; then nothing is changed
+   * @throws {ArgumentError} as the model's `restore`; then nothing is changed
    */
   restore(snapshot: Snapshot, tokens: readonly number[]): void {
     this.#model.restore(snapshot);

@@ -7,7 +7,7 @@ export interface ByteSource {
   readonly byteLength: number;
   /**
    * Fills the whole of `out` with the bytes that begin at `offset`; reads may run side by side.
-   * @throws CheckpointError when the range is not inside the source, or the bytes cannot be read.
+   * @throws {CheckpointError} when the range is not inside the source, or the bytes cannot be read.
    */
   read(offset: number, out: Uint8Array): Promise<void>;
   /** Gives the file back; may be called twice. */
@@ -20,7 +20,7 @@ const MAX_READ_BYTES = 2 ** 30;
 /**
  * Opens a regular file for reading (Node only).
  * @param path absolute, or relative to the working directory; links are followed.
- * @throws CheckpointError when there is no such file, it is a folder or a device, or it may not be read.
+ * @throws {CheckpointError} when there is no such file, it is a folder or a device, or it may not be read.
  */
 export async function openFile(path: string): Promise<ByteSource> {
   const { open, stat } = await import('node:fs/promises');

@@ -23,7 +23,7 @@ const SAME_REVISION = 'Download the index and all its shards again, from the sam
  * Opens the weights of a model: `model.safetensors`, or else the shards that `model.safetensors.index.json` names, in the order of HF:
  * PreTrainedModel.from_pretrained. Only headers are read.
  * @param from path of a folder (Node only), or its files.
- * @throws CheckpointError with every problem of the index and of all shards; then no file is left open.
+ * @throws {CheckpointError} with every problem of the index and of all shards; then no file is left open.
  */
 export async function openCheckpointFolder(from: string | ModelFiles): Promise<CheckpointFolder> {
   const model = typeof from === 'string' ? await folderFiles(from) : from;

@@ -56,7 +56,7 @@ export class JsonScanner {
    * @param subject what the object describes, for messages.
    * @param member reads or skips the value of `key`.
    * @returns the keys, or null for a value that is not an object.
-   * @throws CheckpointError when the text is not JSON, as all methods here do.
+   * @throws {CheckpointError} when the text is not JSON, as all methods here do.
    */
   object(subject: string, expected: string, member: (key: string) => void): ReadonlySet<string> | null {
     if (this.#next() !== OPEN_BRACE) return this.#reject(subject, expected);

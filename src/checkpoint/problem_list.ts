@@ -19,14 +19,14 @@ export class ProblemList {
     this.#where = where;
   }
 
-  /** @throws CheckpointError when this is the thousandth problem. */
+  /** @throws {CheckpointError} when this is the thousandth problem. */
   add(problem: Problem): void {
     this.#count++;
     if (this.#listed.length < LISTED_PROBLEMS) this.#listed.push(problem);
     if (this.#count === MOST_PROBLEMS) throw this.toError();
   }
 
-  /** @throws CheckpointError when a problem was added. */
+  /** @throws {CheckpointError} when a problem was added. */
   throwIfAny(): void {
     if (this.#count > 0) throw this.toError();
   }

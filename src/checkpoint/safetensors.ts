@@ -37,7 +37,7 @@ const INCOMPLETE = 'The file is incomplete: download it again.';
  * Reads and checks a safetensors header; no tensor data is read. A header is taken only if it obeys every rule of
  * github.com/huggingface/safetensors (README, Format): no duplicate or unknown keys, sizes that agree, data without holes or overlap.
  * @param source the file; it stays open, also on failure.
- * @throws CheckpointError with every problem of the header, by file, tensor and offset.
+ * @throws {CheckpointError} with every problem of the header, by file, tensor and offset.
  */
 export async function readSafetensors(source: ByteSource): Promise<SafetensorsFile> {
   const header = await readHeader(source);
@@ -157,8 +157,8 @@ function list(integers: readonly number[]): string {
 
 /**
  * Reads a whole tensor into a new array of the natural type; large weights are better read in place, by `source.read`.
- * @throws CheckpointError when the bytes cannot be read, or the dtype has no JavaScript array (8-bit floats and less, complex numbers).
- * @throws RuntimeLimitError when there is no memory for it.
+ * @throws {CheckpointError} when the bytes cannot be read, or the dtype has no JavaScript array (8-bit floats and less, complex numbers).
+ * @throws {RuntimeLimitError} when there is no memory for it.
  */
 export async function readTensor({ name, dtype, source, offset, byteLength }: TensorEntry): Promise<TensorArray> {
   const where = `${source.name}: ${quote(name)}`;

@@ -22,7 +22,7 @@ const ALIGNMENT = 8;
  * dtypes first and then by name, so that every tensor is aligned to its elements.
  * @param metadata free text about the file; `__metadata__` is left out when it is empty.
  * @returns the pieces of the file, in order: the header, then the data of each tensor, not copied.
- * @throws ArgumentError when a name occurs twice or is reserved, a text is not Unicode, or a shape does not fit its data.
+ * @throws {ArgumentError} when a name occurs twice or is reserved, a text is not Unicode, or a shape does not fit its data.
  */
 export function writeSafetensors(tensors: readonly TensorData[], metadata: ReadonlyMap<string, string> = new Map()): Uint8Array[] {
   checkWritable(tensors, metadata);

@@ -18,7 +18,8 @@ const MISTAKES: Readonly<Record<string, (quoted: string) => { expected: string; 
  * Tells the user what went wrong, on stderr.
  * @param command the command line so far, for the hint to its help
  * @param debug with the stack trace
- * @returns the exit code: 1 for a user's mistake, 2 for one of this program, 0 when help was asked for, 130 when Ctrl-C ended it, 143 or 129 when another signal did
+ * @returns the exit code: 1 for a user's mistake, 2 for one of this program, 0 when help was asked for; 130 when Ctrl-C ended it, 143 or 129 when
+ *   another signal did
  */
 export function report(error: unknown, command: string, debug: boolean): number {
   if (error instanceof CommanderError && (error.exitCode === 0 || error.code === 'commander.help')) return 0;

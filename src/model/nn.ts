@@ -130,7 +130,10 @@ export function gdn_beta(m: Bank, w: Weights, H: number, scale: number): Op {
   };
 }
 
-/** o [T, H, Dv] read from the state, which is advanced; strict mode takes the recurrence, since chunks depend on where a prompt is cut. HF: torch_chunk_gated_delta_rule, torch_recurrent_gated_delta_rule. */
+/**
+ * o [T, H, Dv] read from the state, which is advanced; strict mode takes the recurrence, since chunks depend on where a prompt is cut.
+ * HF: torch_chunk_gated_delta_rule, torch_recurrent_gated_delta_rule.
+ */
 export function gated_delta_rule(
   m: Bank,
   w: Weights,

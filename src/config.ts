@@ -88,35 +88,35 @@ function show(value: unknown): string {
 }
 
 class ConfigReader {
-  readonly #json: Readonly<Record<string, unknown>>;
-  readonly #where: string;
-  readonly #problems: Problem[] = [];
-  readonly #seen = new Set(['model_type']);
-  readonly #unknown: string[] = [];
+  private readonly json: Readonly<Record<string, unknown>>;
+  private readonly where: string;
+  private readonly problems: Problem[] = [];
+  private readonly seen = new Set(['model_type']);
+  private readonly unknown: string[] = [];
 
   constructor(json: Record<string, unknown>, where: string) {
-    this.#json = json;
-    this.#where = where;
+    this.json = json;
+    this.where = where;
   }
 
   read(): OlmoHybridConfig {
-    const model_type = this.#json['model_type'];
+    const model_type = this.json['model_type'];
     if (model_type !== 'olmo_hybrid' && model_type !== 'olmo3') {
-      this.#report('model_type', '"olmo_hybrid" or "olmo3"', model_type, 'This engine runs these two architectures only.');
-      throw new ConfigError(this.#problems);
+      this.report('model_type', '"olmo_hybrid" or "olmo3"', model_type, 'This engine runs these two architectures only.');
+      throw new ConfigError(this.problems);
     }
     const hybrid = model_type === 'olmo_hybrid';
-    const vocab_size = this.#integer('vocab_size', 1, 2 ** 24);
-    const hidden_size = this.#integer('hidden_size', 1, WIDEST);
-    const intermediate_size = this.#integer('intermediate_size', 1, WIDEST);
-    const num_hidden_layers = this.#integer('num_hidden_layers', 1, MOST_LAYERS);
-    const num_attention_heads = this.#integer('num_attention_heads', 1, WIDEST);
-    const num_key_value_heads = this.#integer('num_key_value_heads', 1, WIDEST, num_attention_heads);
-    const head_dim = this.#integer('head_dim', 1, WIDEST, Math.floor(hidden_size / num_attention_heads));
-    const max_position_embeddings = this.#integer('max_position_embeddings', 1, 2 ** 30, hybrid ? 65536 : 2048);
-    const linear_num_key_heads = this.#integer('linear_num_key_heads', 1, WIDEST, num_attention_heads);
-    const linear_num_value_heads = this.#integer('linear_num_value_heads', 1, WIDEST, num_attention_heads);
-    const linear_key_head_dim = this.#integer('linear_key_head_dim', 1, WIDEST, Math.floor((0.75 * hidden_size) / linear_num_key_heads));
+    const vocab_size = this.integer('vocab_size', 1, 2 ** 24);
+    const hidden_size = this.integer('hidden_size', 1, WIDEST);
+    const intermediate_size = this.integer('intermediate_size', 1, WIDEST);
+    const num_hidden_layers = this.integer('num_hidden_layers', 1, MOST_LAYERS);
+    const num_attention_heads = this.integer('num_attention_heads', 1, WIDEST);
+    const num_key_value_heads = this.integer('num_key_value_heads', 1, WIDEST, num_attention_heads);
+    const head_dim = this.integer('head_dim', 1, WIDEST, Math.floor(hidden_size / num_attention_heads));
+    const max_position_embeddings = this.integer('max_position_embeddings', 1, 2 ** 30, hybrid ? 65536 : 2048);
+    const linear_num_key_heads = this.integer('linear_num_key_heads', 1, WIDEST, num_attention_heads);
+    const linear_num_value_heads = this.integer('linear_num_value_heads', 1, WIDEST, num_attention_heads);
+    const linear_key_head_dim = this.integer('linear_key_head_dim', 1, WIDEST, Math.floor((0.75 * hidden_size) / linear_num_key_heads));
     const config: OlmoHybridConfig = {
       model_type,
       vocab_size,
@@ -127,108 +127,108 @@ class ConfigReader {
       num_key_value_heads,
       head_dim,
       max_position_embeddings,
-      rms_norm_eps: this.#notNegative('rms_norm_eps', hybrid ? 1e-6 : 1e-5),
-      attention_bias: this.#boolean('attention_bias', false),
-      tie_word_embeddings: this.#boolean('tie_word_embeddings', false),
-      layer_types: this.#layerTypes(hybrid, num_hidden_layers),
-      sliding_window: this.#slidingWindow(hybrid),
-      rope: this.#ropeOf(hybrid, max_position_embeddings),
+      rms_norm_eps: this.notNegative('rms_norm_eps', hybrid ? 1e-6 : 1e-5),
+      attention_bias: this.boolean('attention_bias', false),
+      tie_word_embeddings: this.boolean('tie_word_embeddings', false),
+      layer_types: this.layerTypes(hybrid, num_hidden_layers),
+      sliding_window: this.slidingWindow(hybrid),
+      rope: this.ropeOf(hybrid, max_position_embeddings),
       linear_num_key_heads,
       linear_num_value_heads,
       linear_key_head_dim,
-      linear_value_head_dim: this.#integer('linear_value_head_dim', 1, WIDEST, 2 * linear_key_head_dim),
-      linear_conv_kernel_dim: this.#integer('linear_conv_kernel_dim', 1, 64, 4),
-      linear_allow_neg_eigval: this.#boolean('linear_allow_neg_eigval', true),
-      eos_token_id: this.#eosTokenId(vocab_size),
+      linear_value_head_dim: this.integer('linear_value_head_dim', 1, WIDEST, 2 * linear_key_head_dim),
+      linear_conv_kernel_dim: this.integer('linear_conv_kernel_dim', 1, 64, 4),
+      linear_allow_neg_eigval: this.boolean('linear_allow_neg_eigval', true),
+      eos_token_id: this.eosTokenId(vocab_size),
       unknown_keys: [],
     };
-    this.#checkPadTokenId(vocab_size);
-    this.#divides('num_key_value_heads', num_key_value_heads, 'num_attention_heads', num_attention_heads);
-    this.#divides('linear_num_key_heads', linear_num_key_heads, 'linear_num_value_heads', config.linear_num_value_heads);
+    this.checkPadTokenId(vocab_size);
+    this.divides('num_key_value_heads', num_key_value_heads, 'num_attention_heads', num_attention_heads);
+    this.divides('linear_num_key_heads', linear_num_key_heads, 'linear_num_value_heads', config.linear_num_value_heads);
     if ((config.rope.full_attention || config.rope.sliding_attention) && head_dim % 2) {
-      this.#report('head_dim', 'an even number, since RoPE rotates pairs', head_dim, 'Use the config.json that came with the weights.');
+      this.report('head_dim', 'an even number, since RoPE rotates pairs', head_dim, 'Use the config.json that came with the weights.');
     }
     if (config.sliding_window === null && config.layer_types.includes('sliding_attention')) {
-      this.#report(
+      this.report(
         'sliding_window',
         'a number of positions for the sliding_attention layers',
         null,
         'Add the window that the model was trained with.',
       );
     }
-    const act = this.#given('hidden_act', 'silu');
-    if (act !== 'silu' && act !== 'swish') this.#report('hidden_act', '"silu"', act, 'Other activations are not computed here.');
-    this.#checkOtherKeys();
-    if (this.#problems.length) throw new ConfigError(this.#problems);
-    return { ...config, unknown_keys: this.#unknown };
+    const act = this.given('hidden_act', 'silu');
+    if (act !== 'silu' && act !== 'swish') this.report('hidden_act', '"silu"', act, 'Other activations are not computed here.');
+    this.checkOtherKeys();
+    if (this.problems.length) throw new ConfigError(this.problems);
+    return { ...config, unknown_keys: this.unknown };
   }
 
-  readonly #report = (key: string, expected: string, found: unknown, fix: string): void => {
-    this.#problems.push({ where: `${this.#where}: "${key}"`, expected, found: show(found), fix });
+  private readonly report = (key: string, expected: string, found: unknown, fix: string): void => {
+    this.problems.push({ where: `${this.where}: "${key}"`, expected, found: show(found), fix });
   };
 
   /** A key's value, or the fallback where the key is absent, or null and HF lets it be. */
-  #given(key: string, fallback: unknown): unknown {
-    this.#seen.add(key);
-    const value = this.#json[key];
+  private given(key: string, fallback: unknown): unknown {
+    this.seen.add(key);
+    const value = this.json[key];
     return value === undefined || (value === null && NULLABLE.has(key)) ? fallback : value;
   }
 
-  #integer(key: string, least: number, most: number, fallback?: number): number {
-    const value = this.#given(key, fallback);
+  private integer(key: string, least: number, most: number, fallback?: number): number {
+    const value = this.given(key, fallback);
     if (typeof value === 'number' && Number.isInteger(value) && value >= least && value <= most) return value;
     if (Number.isNaN(value)) return Number.NaN;
     const fix = value === undefined ? 'Add the key.' : 'Use the config.json that came with the weights.';
-    this.#report(key, `an integer from ${least} to ${most}`, value === undefined ? 'nothing' : value, fix);
+    this.report(key, `an integer from ${least} to ${most}`, value === undefined ? 'nothing' : value, fix);
     return Number.NaN; // reported; what is derived from it is NaN as well and not reported again
   }
 
-  #notNegative(key: string, fallback: number): number {
-    const value = this.#given(key, fallback);
+  private notNegative(key: string, fallback: number): number {
+    const value = this.given(key, fallback);
     if (typeof value === 'number' && Number.isFinite(value) && value >= 0) return value;
-    this.#report(key, 'a number of at least 0', value, 'Use the config.json that came with the weights.');
+    this.report(key, 'a number of at least 0', value, 'Use the config.json that came with the weights.');
     return fallback;
   }
 
-  #boolean(key: string, fallback: boolean): boolean {
-    const value = this.#given(key, fallback);
+  private boolean(key: string, fallback: boolean): boolean {
+    const value = this.given(key, fallback);
     if (typeof value === 'boolean') return value;
-    this.#report(key, 'true or false', value, 'Use the config.json that came with the weights.');
+    this.report(key, 'true or false', value, 'Use the config.json that came with the weights.');
     return fallback;
   }
 
   /** Only OLMo 3 has sliding layers; a hybrid model's is not read. */
-  #slidingWindow(hybrid: boolean): number | null {
-    const value = this.#given('sliding_window', 4096);
-    return hybrid || value === null ? null : this.#integer('sliding_window', 1, 2 ** 30, 4096);
+  private slidingWindow(hybrid: boolean): number | null {
+    const value = this.given('sliding_window', 4096);
+    return hybrid || value === null ? null : this.integer('sliding_window', 1, 2 ** 30, 4096);
   }
 
   /** Without ids that no model of this vocabulary draws, such as -1: HF warns of them, and no text ends with one. */
-  #eosTokenId(vocab_size: number): number[] {
+  private eosTokenId(vocab_size: number): number[] {
     const key = 'eos_token_id';
-    const ids = [this.#given(key, []) ?? []].flat() as unknown[];
+    const ids = [this.given(key, []) ?? []].flat() as unknown[];
     if (ids.every((id) => Number.isInteger(id))) return (ids as number[]).filter((id) => id >= 0 && !(id >= vocab_size));
-    this.#report(key, 'a token id or a list of them', this.#json[key], 'Use the config.json that came with the weights.');
+    this.report(key, 'a token id or a list of them', this.json[key], 'Use the config.json that came with the weights.');
     return [];
   }
 
   /** HF gives it to torch.nn.Embedding, which counts a negative one from the end; nothing computed depends on it. */
-  #checkPadTokenId(vocab_size: number): void {
+  private checkPadTokenId(vocab_size: number): void {
     const key = 'pad_token_id';
-    const id = this.#given(key, null);
+    const id = this.given(key, null);
     if (id === null || (typeof id === 'number' && Number.isInteger(id) && id >= -vocab_size && id < vocab_size)) return;
-    this.#report(key, `null or a token id below vocab_size ${vocab_size}`, id, 'Use the config.json that came with the weights.');
+    this.report(key, `null or a token id below vocab_size ${vocab_size}`, id, 'Use the config.json that came with the weights.');
   }
 
-  #divides(part: string, divisor: number, whole: string, value: number): void {
+  private divides(part: string, divisor: number, whole: string, value: number): void {
     if (value % divisor) {
-      this.#report(part, `a divisor of ${whole} ${value}`, divisor, 'Each key head serves the same number of other heads.');
+      this.report(part, `a divisor of ${whole} ${value}`, divisor, 'Each key head serves the same number of other heads.');
     }
   }
 
-  #layerTypes(hybrid: boolean, layers: number): readonly LayerType[] {
+  private layerTypes(hybrid: boolean, layers: number): readonly LayerType[] {
     const other: LayerType = hybrid ? 'linear_attention' : 'sliding_attention';
-    const given = this.#given('layer_types', null);
+    const given = this.given('layer_types', null);
     if (given === null) {
       const types = Array.from({ length: layers || 0 }, (_, i): LayerType => (i % 4 === 3 ? 'full_attention' : other));
       if (hybrid && layers < 4) types[layers - 1] = 'full_attention';
@@ -240,32 +240,32 @@ class ConfigReader {
     if (Number.isNaN(layers)) return [];
     if (!Array.isArray(value) || value.length !== layers || !value.every((type) => allowed.includes(type))) {
       const expected = `${layers} entries (num_hidden_layers), each "${other}" or "full_attention"`;
-      this.#report('layer_types', expected, given, 'Use the config.json that came with the weights.');
+      this.report('layer_types', expected, given, 'Use the config.json that came with the weights.');
       return [];
     }
     return value;
   }
 
-  #ropeOf(hybrid: boolean, max_position_embeddings: number): RopeByLayerType {
+  private ropeOf(hybrid: boolean, max_position_embeddings: number): RopeByLayerType {
     // The last two are read for YaRN only; with another RoPE, HF passes them over.
     for (const key of ['rope_parameters', 'rope_theta', 'rope_scaling', 'partial_rotary_factor', 'original_max_position_embeddings']) {
-      this.#seen.add(key);
+      this.seen.add(key);
     }
-    const reader = new RopeReader(this.#json, max_position_embeddings, this.#report);
+    const reader = new RopeReader(this.json, max_position_embeddings, this.report);
     const rope = hybrid ? reader.hybrid() : reader.olmo3();
-    this.#unknown.push(...reader.unknown_keys);
+    this.unknown.push(...reader.unknown_keys);
     return rope;
   }
 
-  #checkOtherKeys(): void {
-    for (const [key, value] of Object.entries(this.#json)) {
-      if (this.#seen.has(key)) continue;
+  private checkOtherKeys(): void {
+    for (const [key, value] of Object.entries(this.json)) {
+      if (this.seen.has(key)) continue;
       if (Object.hasOwn(NEUTRAL, key)) {
         const neutral = NEUTRAL[key];
         if (value !== null && value !== neutral) {
-          this.#report(key, `${show(neutral)} or no such key`, value, 'It changes the mathematics, and this engine does not compute it.');
+          this.report(key, `${show(neutral)} or no such key`, value, 'It changes the mathematics, and this engine does not compute it.');
         }
-      } else if (!HARMLESS.has(key)) this.#unknown.push(key);
+      } else if (!HARMLESS.has(key)) this.unknown.push(key);
     }
   }
 }

@@ -119,14 +119,14 @@ function split(outputs: readonly Output[], most_bytes: number): Output[][] {
 export class ShardWriter {
   /** Parameters that hold NaN or infinite values, or in q4 some beyond 1.8 million. */
   readonly notFinite = new Set<string>();
-  readonly #pool: ThreadPool;
-  readonly #bank: WasmBank;
-  readonly #ptr: number;
+  private readonly pool: ThreadPool;
+  private readonly bank: WasmBank;
+  private readonly ptr: number;
 
   private constructor(pool: ThreadPool, bank: WasmBank, ptr: number) {
-    this.#pool = pool;
-    this.#bank = bank;
-    this.#ptr = ptr;
+    this.pool = pool;
+    this.bank = bank;
+    this.ptr = ptr;
   }
 
   static async create(shards: readonly Shard[], threads: number): Promise<ShardWriter> {
@@ -161,7 +161,7 @@ export class ShardWriter {
       await writeAt(file, header, 0);
       let position = header.length;
       for (const output of tensors) {
-        byEntry.set(output.entry, [...(byEntry.get(output.entry) ?? []), this.#writerOf(output, file, position)]);
+        byEntry.set(output.entry, [...(byEntry.get(output.entry) ?? []), this.writerOf(output, file, position)]);
         position += output.bytes;
       }
     }
@@ -169,7 +169,7 @@ export class ShardWriter {
     const matrices = new Map(outputs.flatMap(({ entry, matrix }) => (matrix ? [[entry, matrix] as const] : [])));
     for (const entry of [...byEntry.keys()].sort((a, b) => a.offset - b.offset)) {
       const matrix = matrices.get(entry);
-      const buffer = matrix ? this.#bank.staging : new Uint8Array(Math.min(CHUNK_BYTES, entry.byteLength));
+      const buffer = matrix ? this.bank.staging : new Uint8Array(Math.min(CHUNK_BYTES, entry.byteLength));
       const step = matrix ? bytesAtOnce(entry, matrix) : buffer.length;
       for (let at = 0; at < entry.byteLength; at += step) {
         const bytes = buffer.subarray(0, Math.min(step, entry.byteLength - at));
@@ -181,19 +181,19 @@ export class ShardWriter {
   }
 
   async dispose(): Promise<void> {
-    await this.#pool.dispose();
+    await this.pool.dispose();
   }
 
   /** What is done with the bytes of a tensor from byte `at` on. */
-  #writerOf({ name, entry, matrix }: Output, file: FileHandle, position: number) {
+  private writerOf({ name, entry, matrix }: Output, file: FileHandle, position: number) {
     if (!matrix) return async (bytes: Uint8Array, at: number) => await writeAt(file, bytes, position + at);
     let end = position;
     return async ({ length }: Uint8Array) => {
       // The bytes are where the kernel looks for them.
       const { format, K } = matrix;
-      const part: Matrix = { layout: 'panels', format, N: length / rowBytes(entry, matrix), K, ptr: this.#ptr, data: new Float32Array(0) };
-      if (this.#bank.storeRows(part, entry.dtype as WeightDtype, 0, part.N) > 0) this.notFinite.add(name);
-      const packed = this.#bank.packed(part);
+      const part: Matrix = { layout: 'panels', format, N: length / rowBytes(entry, matrix), K, ptr: this.ptr, data: new Float32Array(0) };
+      if (this.bank.storeRows(part, entry.dtype as WeightDtype, 0, part.N) > 0) this.notFinite.add(name);
+      const packed = this.bank.packed(part);
       await writeAt(file, packed, end);
       end += packed.length;
     };

@@ -37,14 +37,14 @@ const OF_WEIGHTS = 'Use the config.json that came with the weights.';
 export class RopeReader {
   /** Keys that this reader passed over, as HF does. */
   readonly unknown_keys: string[] = [];
-  readonly #json: Json;
-  readonly #max_position_embeddings: number;
-  readonly #report: Report;
+  private readonly json: Json;
+  private readonly max_position_embeddings: number;
+  private readonly report: Report;
 
   constructor(json: Json, max_position_embeddings: number, report: Report) {
-    this.#json = json;
-    this.#max_position_embeddings = max_position_embeddings;
-    this.#report = report;
+    this.json = json;
+    this.max_position_embeddings = max_position_embeddings;
+    this.report = report;
   }
 
   // One of the two objects, never both; its own theta, then the one at the top, then 10000. A null theta is NoPE.
@@ -52,73 +52,73 @@ export class RopeReader {
   // transformers 5.18 takes the first for theta 10000 and stumbles over the second.
   hybrid(): RopeByLayerType {
     const none = { full_attention: null, sliding_attention: null };
-    const scaling = this.#objectAt('rope_scaling');
+    const scaling = this.objectAt('rope_scaling');
     const isGiven = Object.keys(scaling).length > 0;
-    const given = isGiven ? scaling : this.#objectAt('rope_parameters');
+    const given = isGiven ? scaling : this.objectAt('rope_parameters');
     const where = isGiven ? 'rope_scaling' : 'rope_parameters';
     // HF nests theta with the rest here, and then looks for it at the top.
     if ('full_attention' in given || 'linear_attention' in given) {
-      this.#noteUnknown(where, given, []);
+      this.noteUnknown(where, given, []);
       return none;
     }
     const isSilent = (given['rope_type'] ?? given['type'] ?? null) === null;
-    const top = 'rope_theta' in this.#json ? this.#json['rope_theta'] : isSilent ? null : 10000;
+    const top = 'rope_theta' in this.json ? this.json['rope_theta'] : isSilent ? null : 10000;
     const rope_theta = 'rope_theta' in given ? given['rope_theta'] : top;
     if (rope_theta === null) {
-      this.#noteUnknown(where, given, [...OF_ANY, ...OF_YARN]);
+      this.noteUnknown(where, given, [...OF_ANY, ...OF_YARN]);
       return none;
     }
     const original = 'original_max_position_embeddings';
     const merged =
       // The one at the top wins.
-      original in this.#json && (given['rope_type'] ?? given['type']) === 'yarn' ? { ...given, [original]: this.#json[original] } : given;
-    return { ...none, full_attention: this.#rope(where, { ...merged, rope_theta }, given['truncate']) };
+      original in this.json && (given['rope_type'] ?? given['type']) === 'yarn' ? { ...given, [original]: this.json[original] } : given;
+    return { ...none, full_attention: this.rope(where, { ...merged, rope_theta }, given['truncate']) };
   }
 
   // Nested by layer type; what is not nested is not read, but for `truncate`, which is read nowhere else. rope_scaling, as released, is of the
   // full layers and goes over what is nested. So is rope_theta at the top: the sliding layers keep 500000.
   olmo3(): RopeByLayerType {
-    const scaling = this.#json['rope_scaling'] == null ? null : this.#objectAt('rope_scaling');
-    const given = this.#objectAt('rope_parameters');
+    const scaling = this.json['rope_scaling'] == null ? null : this.objectAt('rope_scaling');
+    const given = this.objectAt('rope_parameters');
     const where = 'rope_parameters';
     for (const key of Object.keys(given)) {
       if (!['full_attention', 'sliding_attention', 'truncate'].includes(key)) this.unknown_keys.push(`${where}.${key}`);
     }
     const of = (type: 'full_attention' | 'sliding_attention', more: Json, theta: unknown): RopeParameters => {
       const nested = given[type] ?? {};
-      if (!isObject(nested)) this.#report(`${where}.${type}`, 'an object or null', nested, OF_WEIGHTS);
+      if (!isObject(nested)) this.report(`${where}.${type}`, 'an object or null', nested, OF_WEIGHTS);
       const own = isObject(nested) ? { ...nested, ...more } : more;
-      return this.#rope(`${where}.${type}`, { rope_theta: theta, ...own }, given['truncate']);
+      return this.rope(`${where}.${type}`, { rope_theta: theta, ...own }, given['truncate']);
     };
-    if (scaling !== null && this.#json[where] != null && !isObject(given['full_attention'])) {
-      this.#report(`${where}.full_attention`, 'an object, which rope_scaling adds to', given['full_attention'] ?? null, OF_WEIGHTS);
+    if (scaling !== null && this.json[where] != null && !isObject(given['full_attention'])) {
+      this.report(`${where}.full_attention`, 'an object, which rope_scaling adds to', given['full_attention'] ?? null, OF_WEIGHTS);
     }
-    const full_attention = of('full_attention', scaling ?? {}, 'rope_theta' in this.#json ? this.#json['rope_theta'] : 500000);
+    const full_attention = of('full_attention', scaling ?? {}, 'rope_theta' in this.json ? this.json['rope_theta'] : 500000);
     return { full_attention, sliding_attention: of('sliding_attention', {}, 500000) };
   }
 
-  #objectAt(key: string): Json {
-    const value = this.#json[key] ?? {};
+  private objectAt(key: string): Json {
+    const value = this.json[key] ?? {};
     if (isObject(value)) return value;
-    this.#report(key, 'null or an object', value, 'Use null for a model without position embedding.');
+    this.report(key, 'null or an object', value, 'Use null for a model without position embedding.');
     return {};
   }
 
-  #noteUnknown(where: string, json: Json, known: readonly string[]): void {
+  private noteUnknown(where: string, json: Json, known: readonly string[]): void {
     for (const key of Object.keys(json)) if (!known.includes(key)) this.unknown_keys.push(`${where}.${key}`);
   }
 
-  #rope(where: string, json: Json, truncate: unknown): RopeParameters {
+  private rope(where: string, json: Json, truncate: unknown): RopeParameters {
     const rope_type = 'rope_type' in json ? json['rope_type'] : 'type' in json ? json['type'] : 'default';
     if (rope_type !== 'default' && rope_type !== 'yarn') {
-      this.#report(`${where}.rope_type`, '"default" or "yarn"', rope_type, 'Other kinds of RoPE are not computed here.');
+      this.report(`${where}.rope_type`, '"default" or "yarn"', rope_type, 'Other kinds of RoPE are not computed here.');
     }
-    this.#noteUnknown(where, json, rope_type === 'yarn' ? [...OF_ANY, ...OF_YARN] : OF_ANY);
+    this.noteUnknown(where, json, rope_type === 'yarn' ? [...OF_ANY, ...OF_YARN] : OF_ANY);
     const number = (key: string, isUsable: (value: number) => boolean, expected: string, fallback: unknown): number => {
       const value = json[key] === undefined ? fallback : json[key];
       if (typeof value === 'number' && Number.isFinite(value) && isUsable(value)) return value;
       if (Number.isNaN(value)) return 1; // follows from what is reported elsewhere
-      this.#report(`${where}.${key}`, expected, value === undefined ? 'nothing' : value, OF_WEIGHTS);
+      this.report(`${where}.${key}`, expected, value === undefined ? 'nothing' : value, OF_WEIGHTS);
       return 1;
     };
     const positive = (key: string, fallback?: unknown) => number(key, (value) => value > 0, 'a positive number', fallback);
@@ -128,18 +128,18 @@ export class RopeReader {
     // HF reads nothing but theta here, whatever stands beside it.
     if (rope_type !== 'yarn') return { rope_type: 'default', rope_theta, ...unused };
 
-    if (rope_theta === 1) this.#report(`${where}.rope_theta`, 'not 1, whose logarithm YaRN divides by', 1, OF_WEIGHTS);
-    const partial = 'partial_rotary_factor' in json ? json['partial_rotary_factor'] : (this.#json['partial_rotary_factor'] ?? 1);
+    if (rope_theta === 1) this.report(`${where}.rope_theta`, 'not 1, whose logarithm YaRN divides by', 1, OF_WEIGHTS);
+    const partial = 'partial_rotary_factor' in json ? json['partial_rotary_factor'] : (this.json['partial_rotary_factor'] ?? 1);
     if (partial !== 1) {
-      this.#report(`${where}.partial_rotary_factor`, '1 or no such key', partial, 'Heads that are rotated in part are not computed here.');
+      this.report(`${where}.partial_rotary_factor`, '1 or no such key', partial, 'Heads that are rotated in part are not computed here.');
     }
     if (truncate != null && typeof truncate !== 'boolean') {
-      this.#report('rope_parameters.truncate', 'true or false', truncate, OF_WEIGHTS);
+      this.report('rope_parameters.truncate', 'true or false', truncate, OF_WEIGHTS);
     }
-    const original_max_position_embeddings = positive('original_max_position_embeddings', this.#max_position_embeddings);
+    const original_max_position_embeddings = positive('original_max_position_embeddings', this.max_position_embeddings);
     const mscale = optional('mscale'); // 0 and null count as absent
     const mscale_all_dim = optional('mscale_all_dim');
-    const ratio = this.#max_position_embeddings / original_max_position_embeddings;
+    const ratio = this.max_position_embeddings / original_max_position_embeddings;
     return {
       rope_type: 'yarn',
       rope_theta,

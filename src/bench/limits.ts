@@ -24,21 +24,21 @@ const LEFT = 8;
 
 /** Measures the limits, again and again during a run: a shared machine drifts. */
 export class LimitsMeter {
-  readonly #measurements: Limits[] = [];
-  readonly #pool: ThreadPool;
-  readonly #byteDots: boolean;
-  readonly #bank: WasmBank;
-  readonly #sink: number;
-  readonly #from: number;
+  private readonly measurements: Limits[] = [];
+  private readonly pool: ThreadPool;
+  private readonly byteDots: boolean;
+  private readonly bank: WasmBank;
+  private readonly sink: number;
+  private readonly from: number;
 
   private constructor(pool: ThreadPool, byteDots: boolean) {
-    this.#pool = pool;
-    this.#byteDots = byteDots;
-    this.#bank = new WasmBank(pool, 1, 'strict', { persistent: METER_BYTES + 2 ** 16, scratch: 0 });
-    this.#sink = this.#bank.tensor(METER_BYTES / PIECE_BYTES, LEFT).ptr;
-    const memory = this.#bank.tensor(1, METER_BYTES / 4);
+    this.pool = pool;
+    this.byteDots = byteDots;
+    this.bank = new WasmBank(pool, 1, 'strict', { persistent: METER_BYTES + 2 ** 16, scratch: 0 });
+    this.sink = this.bank.tensor(METER_BYTES / PIECE_BYTES, LEFT).ptr;
+    const memory = this.bank.tensor(1, METER_BYTES / 4);
     memory.data.fill(1); // untouched pages would all be one page of zeros
-    this.#from = memory.ptr;
+    this.from = memory.ptr;
   }
 
   /** @param build of the kernels that are to be held against the limits */
@@ -55,48 +55,48 @@ export class LimitsMeter {
     const now = {
       memory_read_gbps: rate(this.memory_read),
       f32_gflops: rate(this.f32_peak),
-      i16_gops: rate(this.#i16_peak),
-      i8_gops: this.#byteDots ? rate(this.#i8_peak) : null,
+      i16_gops: rate(this.i16_peak),
+      i8_gops: this.byteDots ? rate(this.i8_peak) : null,
     };
-    this.#measurements.push(now);
+    this.measurements.push(now);
     return now;
   }
 
   /** Reads all that the meter holds. @returns bytes */
   readonly memory_read = (): number => {
-    this.#bank.run('memory_read', METER_BYTES / PIECE_BYTES, 4, this.#sink, this.#from, PIECE_BYTES);
+    this.bank.run('memory_read', METER_BYTES / PIECE_BYTES, 4, this.sink, this.from, PIECE_BYTES);
     return METER_BYTES;
   };
 
   /** Runs the chains of multiplications and additions. @returns operations */
   readonly f32_peak = (): number => {
-    this.#bank.run('f32_peak', PIECES, 1, this.#sink, STEPS, 0.999, 0.001);
+    this.bank.run('f32_peak', PIECES, 1, this.sink, STEPS, 0.999, 0.001);
     return 96 * steps();
   };
 
-  readonly #i16_peak = (): number => {
-    this.#bank.run('i16_peak', PIECES, 1, this.#sink, STEPS, 3);
+  private readonly i16_peak = (): number => {
+    this.bank.run('i16_peak', PIECES, 1, this.sink, STEPS, 3);
     return 192 * steps();
   };
 
-  readonly #i8_peak = (): number => {
-    this.#bank.run('i8_peak', PIECES, 1, this.#sink, STEPS, 3);
+  private readonly i8_peak = (): number => {
+    this.bank.run('i8_peak', PIECES, 1, this.sink, STEPS, 3);
     return 384 * steps();
   };
 
   /** Medians of all measurements so far. */
   get limits(): Limits {
-    const of = (limit: keyof Limits) => median(this.#measurements.map((one) => one[limit] ?? 0));
+    const of = (limit: keyof Limits) => median(this.measurements.map((one) => one[limit] ?? 0));
     return {
       memory_read_gbps: of('memory_read_gbps'),
       f32_gflops: of('f32_gflops'),
       i16_gops: of('i16_gops'),
-      i8_gops: this.#byteDots ? of('i8_gops') : null,
+      i8_gops: this.byteDots ? of('i8_gops') : null,
     };
   }
 
   async end(): Promise<void> {
-    await this.#pool.dispose();
+    await this.pool.dispose();
   }
 }
 

@@ -31,12 +31,12 @@ interface Reading {
 
 /** The stored tensors of a model's parameters, found and checked by name, shape and dtype; nothing is read yet. */
 export class Checkpoint {
-  readonly #config: OlmoHybridConfig;
-  readonly #tensors: ReadonlyMap<string, TensorEntry>;
+  private readonly config: OlmoHybridConfig;
+  private readonly tensors: ReadonlyMap<string, TensorEntry>;
 
   constructor(config: OlmoHybridConfig, tensors: ReadonlyMap<string, TensorEntry>) {
-    this.#config = config;
-    this.#tensors = tensors;
+    this.config = config;
+    this.tensors = tensors;
   }
 
   /** In which format a matrix lies in memory if it is taken as stored; one that is missing counts as f32 until `check` reports it. */
@@ -48,7 +48,7 @@ export class Checkpoint {
 
   /** Whether matrices are stored in a quantised format. */
   get isQuantised(): boolean {
-    return [...this.#tensors.values()].some((entry) => packedFormat(entry) !== null);
+    return [...this.tensors.values()].some((entry) => packedFormat(entry) !== null);
   }
 
   /**
@@ -80,13 +80,13 @@ export class Checkpoint {
         const fix = 'Save the model in one of these.';
         problems.add({ where: `${entry.source.name}: ${quote(entry.name)}`, expected: 'BF16, F16 or F32', found: entry.dtype, fix });
       }
-      const expected = `[${this.#storedShape(parameter).join(', ')}]`;
+      const expected = `[${this.storedShape(parameter).join(', ')}]`;
       const found = `[${stackedShape(entries)}]`;
       if (found === expected) continue;
       const name = entries.map((entry) => quote(entry.name)).join(' + ');
       problems.add({ where: `${entries[0]!.source.name}: ${name}`, expected, found, fix: REVISION });
     }
-    for (const [name, entry] of this.#tensors) {
+    for (const [name, entry] of this.tensors) {
       if (used.has(name) || isIgnored(name)) continue;
       problems.add({
         where: `${entry.source.name}: ${quote(name)}`,
@@ -107,13 +107,13 @@ export class Checkpoint {
    */
   async load(parameters: readonly Parameter[], { onProgress, signal }: Reading = {}): Promise<string[]> {
     const bad = new Set<string>();
-    const total = parameters.reduce((sum, parameter) => sum + this.#bytesOf(parameter), 0);
+    const total = parameters.reduce((sum, parameter) => sum + this.bytesOf(parameter), 0);
     let done = 0;
     for (const parameter of parameters) {
       if (parameter.kind === 'matrix') continue;
       signal?.throwIfAborted();
-      if ((await this.#loadSmall(parameter)) > 0) bad.add(parameter.name);
-      done += this.#bytesOf(parameter);
+      if ((await this.loadSmall(parameter)) > 0) bad.add(parameter.name);
+      done += this.bytesOf(parameter);
     }
     // While one piece is stored by all threads, the next ones are read.
     const reading: { piece: Piece; read: Promise<void> }[] = [];
@@ -125,7 +125,7 @@ export class Checkpoint {
       onProgress?.(done, total);
     };
     try {
-      for (const piece of this.#pieces(parameters)) {
+      for (const piece of this.pieces(parameters)) {
         signal?.throwIfAborted();
         if (reading.length === STAGING_SLOTS) await store();
         reading.push({ piece, read: piece.source.read(piece.offset, piece.room) });
@@ -138,7 +138,7 @@ export class Checkpoint {
   }
 
   /** All matrices in pieces of as many rows as a slot of the bank's staging area holds, each in the slot after the one before. */
-  *#pieces(parameters: readonly Parameter[]): Generator<Piece> {
+  private *pieces(parameters: readonly Parameter[]): Generator<Piece> {
     let count = 0;
     for (const parameter of parameters) {
       if (parameter.kind !== 'matrix') continue;
@@ -163,13 +163,13 @@ export class Checkpoint {
     }
   }
 
-  #bytesOf({ name, shape }: Parameter): number {
+  private bytesOf({ name, shape }: Parameter): number {
     const [entry] = this.entriesOf(name)!;
     if (packedFormat(entry!)) return entry!.byteLength;
     return shape.reduce((product, n) => product * n, DTYPE_BYTES[entry!.dtype as WeightDtype]);
   }
 
-  async #loadSmall({ name, shape, kind, tensor }: Parameter & { kind: 'vector' | 'convolution' }): Promise<number> {
+  private async loadSmall({ name, shape, kind, tensor }: Parameter & { kind: 'vector' | 'convolution' }): Promise<number> {
     const entries = this.entriesOf(name)!;
     const parts = await Promise.all(entries.map(readTensor));
     const stored = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
@@ -181,7 +181,7 @@ export class Checkpoint {
     if (kind === 'vector') tensor.data.set(stored);
     else {
       const [C, , W] = shape as [number, number, number];
-      const first = this.#firstChannel(name);
+      const first = this.firstChannel(name);
       for (let c = 0; c < C; c++) for (let j = 0; j < W; j++) tensor.data[j * C + c] = stored[(first + c) * W + j]!;
     }
     let bad = 0;
@@ -191,29 +191,29 @@ export class Checkpoint {
 
   /** The stored tensors that hold a parameter: one, or the parts of the three convolutions. */
   entriesOf(name: string): TensorEntry[] | null {
-    const ways = convolutionParts(name) ?? candidates(name, this.#config.layer_types, this.#config.tie_word_embeddings).map((one) => [one]);
+    const ways = convolutionParts(name) ?? candidates(name, this.config.layer_types, this.config.tie_word_embeddings).map((one) => [one]);
     for (const names of ways) {
-      const entries = names.map((one) => this.#tensors.get(one)).filter((entry) => entry !== undefined);
+      const entries = names.map((one) => this.tensors.get(one)).filter((entry) => entry !== undefined);
       if (entries.length === names.length) return entries;
     }
     return null;
   }
 
   /** Of a convolution, the rows of q, k and v together. */
-  #storedShape(parameter: Parameter): readonly number[] {
+  private storedShape(parameter: Parameter): readonly number[] {
     const { shape, kind } = parameter;
     if (kind === 'matrix' && isQuantised(this.formatOf(parameter.name))) return packedShape(parameter.weight);
-    const { key, value } = this.#widths();
+    const { key, value } = this.widths();
     return kind === 'convolution' ? [2 * key + value, ...shape.slice(1)] : shape;
   }
 
-  #firstChannel(name: string): number {
-    const { key } = this.#widths();
+  private firstChannel(name: string): number {
+    const { key } = this.widths();
     return name.endsWith('q_conv1d.weight') ? 0 : name.endsWith('k_conv1d.weight') ? key : 2 * key;
   }
 
-  #widths(): { key: number; value: number } {
-    const c = this.#config;
+  private widths(): { key: number; value: number } {
+    const c = this.config;
     return { key: c.linear_num_key_heads * c.linear_key_head_dim, value: c.linear_num_value_heads * c.linear_value_head_dim };
   }
 }

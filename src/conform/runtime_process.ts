@@ -42,30 +42,30 @@ interface Limits {
 
 /** One process that answers line by line; started again when it has ended. */
 class Session implements Runtime {
-  readonly #command: CommandLine;
-  readonly #limits: Limits;
-  #program: Program | null = null;
+  private readonly command: CommandLine;
+  private readonly limits: Limits;
+  private program: Program | null = null;
 
   constructor(command: CommandLine, limits: Limits) {
-    this.#command = command;
-    this.#limits = limits;
+    this.command = command;
+    this.limits = limits;
   }
 
   async ask(request: Request): Promise<Answer> {
-    const isFresh = this.#program === null;
-    this.#program ??= await Program.start(this.#command.words, this.#limits);
-    const program = this.#program;
+    const isFresh = this.program === null;
+    this.program ??= await Program.start(this.command.words, this.limits);
+    const program = this.program;
     program.write(`${JSON.stringify(request)}\n`);
-    const answer = await program.next(this.#limits.timeout_seconds, (line) => answerIn(line, request.level));
+    const answer = await program.next(this.limits.timeout_seconds, (line) => answerIn(line, request.level));
     if ('line' in answer) return answerOf(answer.line);
-    this.#program = null;
+    this.program = null;
     if (answer.how === GOOD_ORDER && !isFresh) return await this.ask(request); // it had ended before it was asked
     return failure(answer, ' before it answered');
   }
 
   async close(): Promise<void> {
-    const program = this.#program;
-    this.#program = null;
+    const program = this.program;
+    this.program = null;
     program?.write(null);
     await program?.next(PARTING_SECONDS, () => null);
   }
@@ -73,27 +73,27 @@ class Session implements Runtime {
 
 /** One process for each case. What it is not told about is not supported. */
 class RunPerCase implements Runtime {
-  readonly #command: CommandLine;
-  readonly #folder: string;
-  readonly #limits: Limits;
+  private readonly command: CommandLine;
+  private readonly folder: string;
+  private readonly limits: Limits;
 
   constructor(command: CommandLine, folder: string, limits: Limits) {
-    this.#command = command;
-    this.#folder = folder;
-    this.#limits = limits;
+    this.command = command;
+    this.folder = folder;
+    this.limits = limits;
   }
 
   async ask({ level, model, tokens, calls, output }: Request): Promise<Answer> {
     const needsCalls = level === 'decode' || level === 'prefill_decode';
     const levels: readonly LevelName[] = ['layer', 'prefill', 'decode', 'prefill_decode'];
     if (!levels.includes(level)) return { status: 'not supported', why: 'the command takes no requests on stdin' };
-    if (needsCalls && !this.#command.placeholders.has('calls')) return { status: 'not supported', why: 'the command has no {calls}' };
-    const file = join(this.#folder, 'tokens.json');
+    if (needsCalls && !this.command.placeholders.has('calls')) return { status: 'not supported', why: 'the command has no {calls}' };
+    const file = join(this.folder, 'tokens.json');
     await writeFile(file, JSON.stringify(tokens));
     const values = { model: model!, tokens: file, output: output!, calls: (calls ?? [tokens!.length]).join(',') };
-    const program = await Program.start(filledIn(this.#command, values), this.#limits);
+    const program = await Program.start(filledIn(this.command, values), this.limits);
     program.write(null);
-    const end = (await program.next(this.#limits.timeout_seconds, () => null)) as Ending;
+    const end = (await program.next(this.limits.timeout_seconds, () => null)) as Ending;
     return end.how === GOOD_ORDER ? { status: 'answered', fields: {} } : failure(end, '');
   }
 
@@ -101,11 +101,11 @@ class RunPerCase implements Runtime {
 }
 
 class Program {
-  readonly #child: Child;
-  readonly #lines: string[] = [];
-  readonly #kept: string[] = [];
-  #how: string | null = null;
-  #wake: () => void = () => {};
+  private readonly child: Child;
+  private readonly lines: string[] = [];
+  private readonly kept: string[] = [];
+  private how: string | null = null;
+  private wake: () => void = () => {};
 
   /** @throws {ArgumentError} when there is no such program */
   static async start(words: readonly string[], { signal }: Limits): Promise<Program> {
@@ -127,24 +127,24 @@ class Program {
   }
 
   private constructor(child: Child) {
-    this.#child = child;
+    this.child = child;
     child.on('error', () => {}); // a kill that comes too late
     child.stdin.on('error', () => {}); // who does not read it may be gone already
-    createInterface({ input: child.stderr }).on('line', (line) => this.#keep(line));
+    createInterface({ input: child.stderr }).on('line', (line) => this.keep(line));
     createInterface({ input: child.stdout }).on('line', (line) => {
-      this.#lines.push(line);
-      this.#wake();
+      this.lines.push(line);
+      this.wake();
     });
     child.once('close', (code, signal) => {
-      this.#how = code === null ? `signal ${signal}` : `exit status ${code}`;
-      this.#wake();
+      this.how = code === null ? `signal ${signal}` : `exit status ${code}`;
+      this.wake();
     });
   }
 
   /** null: there is nothing more to come. */
   write(text: string | null): void {
-    if (text === null) this.#child.stdin.end();
-    else this.#child.stdin.write(text);
+    if (text === null) this.child.stdin.end();
+    else this.child.stdin.write(text);
   }
 
   /**
@@ -154,19 +154,19 @@ class Program {
   async next<T>(seconds: number, accept: (line: string) => T | null): Promise<{ readonly line: T } | Ending> {
     const deadline = performance.now() + 1000 * seconds;
     for (;;) {
-      for (let line = this.#lines.shift(); line !== undefined; line = this.#lines.shift()) {
+      for (let line = this.lines.shift(); line !== undefined; line = this.lines.shift()) {
         const accepted = accept(line);
         if (accepted !== null) return { line: accepted };
-        this.#keep(line);
+        this.keep(line);
       }
-      if (this.#how !== null) return this.#ending(`the program ended with ${this.#how}`, false);
+      if (this.how !== null) return this.ending(`the program ended with ${this.how}`, false);
       if (performance.now() >= deadline) {
-        endGroup(this.#child);
-        return this.#ending(`${seconds} seconds passed`, true);
+        endGroup(this.child);
+        return this.ending(`${seconds} seconds passed`, true);
       }
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, Math.max(0, deadline - performance.now()));
-        this.#wake = () => {
+        this.wake = () => {
           clearTimeout(timer);
           resolve();
         };
@@ -174,14 +174,14 @@ class Program {
     }
   }
 
-  #keep(line: string): void {
-    this.#kept.push(line);
-    if (this.#kept.length > LINES_KEPT) this.#kept.shift();
+  private keep(line: string): void {
+    this.kept.push(line);
+    if (this.kept.length > LINES_KEPT) this.kept.shift();
   }
 
-  #ending(said: string, timed_out: boolean): Ending {
-    const last_words = this.#kept.length === 0 ? '' : `. It said:\n${this.#kept.map(visible).join('\n')}`;
-    return { how: this.#how ?? '', said, timed_out, last_words };
+  private ending(said: string, timed_out: boolean): Ending {
+    const last_words = this.kept.length === 0 ? '' : `. It said:\n${this.kept.map(visible).join('\n')}`;
+    return { how: this.how ?? '', said, timed_out, last_words };
   }
 }
 

@@ -47,25 +47,25 @@ function Attention(
 /** Post-norm block. HF: OlmoHybridAttentionDecoderLayer, Olmo3DecoderLayer. The GDN block in gated_delta_net.ts is pre-norm. */
 export class AttentionDecoderLayer {
   readonly cache: KVCache;
-  readonly #bank: Bank;
-  readonly #self_attn: (x: Tensor, cache: KVCache, position: number) => Tensor;
-  readonly #post_attention_layernorm: Op;
-  readonly #mlp: Op;
-  readonly #post_feedforward_layernorm: Op;
+  private readonly bank: Bank;
+  private readonly self_attn: (x: Tensor, cache: KVCache, position: number) => Tensor;
+  private readonly post_attention_layernorm: Op;
+  private readonly mlp: Op;
+  private readonly post_feedforward_layernorm: Op;
 
   constructor(cfg: OlmoHybridConfig, w: Weights, m: Bank, options: AttentionOptions) {
-    this.#bank = m;
+    this.bank = m;
     this.cache = new KVCache(m, cfg, options.context, options.kv);
-    this.#self_attn = Attention(cfg, w.scope('self_attn'), m, options);
-    this.#post_attention_layernorm = rms_norm(m, w, 'post_attention_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
+    this.self_attn = Attention(cfg, w.scope('self_attn'), m, options);
+    this.post_attention_layernorm = rms_norm(m, w, 'post_attention_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
     m.rewindScratch(); // all of that is in x by now
-    this.#mlp = MLP(cfg, w.scope('mlp'), m);
-    this.#post_feedforward_layernorm = rms_norm(m, w, 'post_feedforward_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
+    this.mlp = MLP(cfg, w.scope('mlp'), m);
+    this.post_feedforward_layernorm = rms_norm(m, w, 'post_feedforward_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
   }
 
   /** x: [T, D], updated in place; token t sits at position + t. */
   forward(x: Tensor, position: number): void {
-    add_(this.#bank, x, this.#post_attention_layernorm(this.#self_attn(x, this.cache, position)));
-    add_(this.#bank, x, this.#post_feedforward_layernorm(this.#mlp(x)));
+    add_(this.bank, x, this.post_attention_layernorm(this.self_attn(x, this.cache, position)));
+    add_(this.bank, x, this.post_feedforward_layernorm(this.mlp(x)));
   }
 }

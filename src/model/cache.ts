@@ -25,15 +25,15 @@ export class KVCache implements LayerCache {
   readonly appendOnly = true;
   readonly k: Tensor;
   readonly v: Tensor;
-  readonly #rowLength: number;
-  readonly #headLength: number;
+  private readonly rowLength: number;
+  private readonly headLength: number;
 
   constructor(m: Bank, config: OlmoHybridConfig, context: number, format: KVFormat) {
     const { num_key_value_heads: Hkv, head_dim: Dh } = config;
-    this.#rowLength = kvWords(format, Dh);
-    this.#headLength = context * this.#rowLength;
-    this.k = m.tensor(Hkv, this.#headLength);
-    this.v = m.tensor(Hkv, this.#headLength);
+    this.rowLength = kvWords(format, Dh);
+    this.headLength = context * this.rowLength;
+    this.k = m.tensor(Hkv, this.headLength);
+    this.v = m.tensor(Hkv, this.headLength);
   }
 
   /** Nothing to clear: positions are written before they are read. */
@@ -41,29 +41,29 @@ export class KVCache implements LayerCache {
 
   snapshot(position: number): LayerSnapshot {
     return [this.k, this.v].map(({ data, rows }) => {
-      const length = position * this.#rowLength;
+      const length = position * this.rowLength;
       const copy = data.slice(0, rows * length);
-      for (let h = 0; h < rows; h++) copy.set(data.subarray(h * this.#headLength, h * this.#headLength + length), h * length);
+      for (let h = 0; h < rows; h++) copy.set(data.subarray(h * this.headLength, h * this.headLength + length), h * length);
       return copy;
     });
   }
 
   lengths(position: number): readonly number[] {
-    return [this.k, this.v].map(({ rows }) => rows * position * this.#rowLength);
+    return [this.k, this.v].map(({ rows }) => rows * position * this.rowLength);
   }
 
   restore([k, v]: LayerSnapshot, position: number): void {
-    const length = position * this.#rowLength;
+    const length = position * this.rowLength;
     for (const [tensor, saved] of [[this.k, k!] as const, [this.v, v!] as const]) {
-      for (let h = 0; h < tensor.rows; h++) tensor.data.set(saved.subarray(h * length, (h + 1) * length), h * this.#headLength);
+      for (let h = 0; h < tensor.rows; h++) tensor.data.set(saved.subarray(h * length, (h + 1) * length), h * this.headLength);
     }
   }
 
   stretch(from: number, to: number): void {
     for (const { data, rows } of [this.k, this.v]) {
       for (let h = 0; h < rows; h++) {
-        const head = data.subarray(h * this.#headLength, (h + 1) * this.#headLength);
-        for (let done = from; done < to; done *= 2) head.copyWithin(done * this.#rowLength, 0, Math.min(done, to - done) * this.#rowLength);
+        const head = data.subarray(h * this.headLength, (h + 1) * this.headLength);
+        for (let done = from; done < to; done *= 2) head.copyWithin(done * this.rowLength, 0, Math.min(done, to - done) * this.rowLength);
       }
     }
   }
@@ -88,24 +88,24 @@ export class DeltaState implements LayerCache {
     this.S = m.tensor(H, Dk * Dv);
   }
 
-  get #tensors(): readonly Tensor[] {
+  private get tensors(): readonly Tensor[] {
     return [this.conv_q, this.conv_k, this.conv_v, this.S];
   }
 
   reset(): void {
-    for (const { data } of this.#tensors) data.fill(0);
+    for (const { data } of this.tensors) data.fill(0);
   }
 
   snapshot(): LayerSnapshot {
-    return this.#tensors.map(({ data }) => data.slice());
+    return this.tensors.map(({ data }) => data.slice());
   }
 
   lengths(): readonly number[] {
-    return this.#tensors.map(({ data }) => data.length);
+    return this.tensors.map(({ data }) => data.length);
   }
 
   restore(snapshot: LayerSnapshot): void {
-    this.#tensors.forEach(({ data }, i) => {
+    this.tensors.forEach(({ data }, i) => {
       data.set(snapshot[i]!);
     });
   }

@@ -53,25 +53,25 @@ function GatedDeltaNet(cfg: OlmoHybridConfig, w: Weights, m: Bank): (x: Tensor, 
 /** Pre-norm block. HF: OlmoHybridLinearAttentionDecoderLayer. The attention block in attention.ts is post-norm. */
 export class LinearAttentionDecoderLayer {
   readonly cache: DeltaState;
-  readonly #bank: Bank;
-  readonly #input_layernorm: Op;
-  readonly #linear_attn: (x: Tensor, state: DeltaState) => Tensor;
-  readonly #post_attention_layernorm: Op;
-  readonly #mlp: Op;
+  private readonly bank: Bank;
+  private readonly input_layernorm: Op;
+  private readonly linear_attn: (x: Tensor, state: DeltaState) => Tensor;
+  private readonly post_attention_layernorm: Op;
+  private readonly mlp: Op;
 
   constructor(cfg: OlmoHybridConfig, w: Weights, m: Bank) {
-    this.#bank = m;
+    this.bank = m;
     this.cache = new DeltaState(m, cfg);
-    this.#input_layernorm = rms_norm(m, w, 'input_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
-    this.#linear_attn = GatedDeltaNet(cfg, w.scope('linear_attn'), m);
+    this.input_layernorm = rms_norm(m, w, 'input_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
+    this.linear_attn = GatedDeltaNet(cfg, w.scope('linear_attn'), m);
     m.rewindScratch(); // all of that is in x by now
-    this.#post_attention_layernorm = rms_norm(m, w, 'post_attention_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
-    this.#mlp = MLP(cfg, w.scope('mlp'), m);
+    this.post_attention_layernorm = rms_norm(m, w, 'post_attention_layernorm', cfg.hidden_size, cfg.rms_norm_eps);
+    this.mlp = MLP(cfg, w.scope('mlp'), m);
   }
 
   /** x: [T, D], updated in place. */
   forward(x: Tensor): void {
-    add_(this.#bank, x, this.#linear_attn(this.#input_layernorm(x), this.cache));
-    add_(this.#bank, x, this.#mlp(this.#post_attention_layernorm(x)));
+    add_(this.bank, x, this.linear_attn(this.input_layernorm(x), this.cache));
+    add_(this.bank, x, this.mlp(this.post_attention_layernorm(x)));
   }
 }

@@ -15,17 +15,17 @@ export class Weights {
   readonly parameters: Parameter[];
   /** Path of the module; empty for the model itself. */
   readonly module: string;
-  readonly #formats: Formats;
+  private readonly formats: Formats;
 
   constructor(formats: Formats, parameters: Parameter[] = [], module = '') {
-    this.#formats = formats;
+    this.formats = formats;
     this.parameters = parameters;
     this.module = module;
   }
 
   /** The weights of a submodule. */
   scope(name: string): Weights {
-    return new Weights(this.#formats, this.parameters, this.path(name));
+    return new Weights(this.formats, this.parameters, this.path(name));
   }
 
   /** The full name of a parameter or of an op's output. */
@@ -35,12 +35,12 @@ export class Weights {
 
   /** Weight [N, K] of a product. */
   matrix(bank: Bank, name: string, N: number, K: number): Matrix {
-    return this.#declare(name, bank, bank.matrix(N, K, this.#formats(this.path(name))));
+    return this.declare(name, bank, bank.matrix(N, K, this.formats(this.path(name))));
   }
 
   /** Weight [V, D] of an embedding. */
   table(bank: Bank, name: string, V: number, D: number): Matrix {
-    return this.#declare(name, bank, bank.table(V, D, this.#formats(this.path(name))));
+    return this.declare(name, bank, bank.table(V, D, this.formats(this.path(name))));
   }
 
   /** A vector [D], f32 in memory. */
@@ -57,7 +57,7 @@ export class Weights {
     return tensor;
   }
 
-  #declare(name: string, bank: Bank, weight: Matrix): Matrix {
+  private declare(name: string, bank: Bank, weight: Matrix): Matrix {
     this.parameters.push({ name: this.path(name), shape: [weight.N, weight.K], bank, kind: 'matrix', weight });
     return weight;
   }

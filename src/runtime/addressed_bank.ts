@@ -61,7 +61,7 @@ export abstract class AddressedBank implements Bank {
   protected readonly scratchArena: Arena;
   protected stagingBytes = STAGING_SLOTS * SLOT_BYTES;
 
-  readonly #roundedRooms = new Map<number, Tensor>();
+  private readonly roundedRooms = new Map<number, Tensor>();
 
   /** @param persistent Bytes of parameters and caches, which come first. */
   protected constructor({ rows, threads, mode }: BankUse, persistent: number) {
@@ -98,14 +98,14 @@ export abstract class AddressedBank implements Bank {
   }
 
   rounded(K: number): Tensor {
-    const room = this.#roundedRooms.get(K) ?? this.scratch(this.rows, roundedScratch(K));
-    this.#roundedRooms.set(K, room);
+    const room = this.roundedRooms.get(K) ?? this.scratch(this.rows, roundedScratch(K));
+    this.roundedRooms.set(K, room);
     return room;
   }
 
   rewindScratch(): void {
     this.scratchArena.rewind();
-    this.#roundedRooms.clear();
+    this.roundedRooms.clear();
   }
 
   ids(rows: number): Ids {

@@ -40,24 +40,24 @@ export class CommandBlock {
 /** One thread's kernels over every memory, and the arguments of the call that it takes part in. */
 export class KernelRunner {
   /** Of the grains that are left, how many a thread takes. */
-  readonly #share_of_left: number;
+  private readonly share_of_left: number;
   readonly args = new Float64Array(ARGUMENTS);
   /** Of which call `args` are. */
-  #call = 0;
+  private call = 0;
   /** For each memory, for each kernel. */
-  readonly #kernels: ((...args: number[]) => number)[][] = [];
+  private readonly kernels: ((...args: number[]) => number)[][] = [];
 
   constructor(threads: number) {
-    this.#share_of_left = SHARE / threads;
+    this.share_of_left = SHARE / threads;
   }
 
   add(core: KernelExports): void {
-    this.#kernels.push(WASM_KERNELS.map((name) => core[name]));
+    this.kernels.push(WASM_KERNELS.map((name) => core[name]));
   }
 
   /** Runs outputs [begin, end) of a kernel with the arguments in `args`; its last two parameters are the range. */
   run(memory: number, kernel: number, begin: number, end: number): void {
-    const call = this.#kernels[memory]![kernel]!;
+    const call = this.kernels[memory]![kernel]!;
     const a = this.args;
     const range = call.length - 2;
     a[range] = begin;
@@ -76,11 +76,11 @@ export class KernelRunner {
     for (let taken = 0; ; ) {
       const left = Atomics.load(words, LEFT);
       if (left < 1) return taken;
-      const part = Math.ceil(left * this.#share_of_left);
+      const part = Math.ceil(left * this.share_of_left);
       if (Atomics.compareExchange(words, LEFT, left, left - part) !== left) continue;
-      if (words[CALL] !== this.#call) {
+      if (words[CALL] !== this.call) {
         this.args.set(args);
-        this.#call = words[CALL]!;
+        this.call = words[CALL]!;
       }
       const begin = (words[GRAINS]! - left) * words[GRAIN]!;
       this.run(words[MEMORY]!, words[KERNEL]!, begin, Math.min(begin + part * words[GRAIN]!, words[COUNT]!));

@@ -14,8 +14,8 @@ export class ReferenceBank implements Bank {
   /** Its kernels have no faster way. */
   readonly mode: Mode = 'strict';
   tap: Tap | null = null;
-  #stagingBytes = STAGING_SLOTS * SLOT_BYTES;
-  #stagingArea = new Uint8Array(0);
+  private stagingBytes = STAGING_SLOTS * SLOT_BYTES;
+  private stagingArea = new Uint8Array(0);
 
   constructor(rows: number, kernels: Kernels = referenceKernels) {
     this.rows = rows;
@@ -50,7 +50,7 @@ export class ReferenceBank implements Bank {
   }
 
   matrix(N: number, K: number, format: WeightFormat): Matrix {
-    this.#stagingBytes = Math.max(this.#stagingBytes, STAGING_SLOTS * PANEL * K * 4);
+    this.stagingBytes = Math.max(this.stagingBytes, STAGING_SLOTS * PANEL * K * 4);
     return { layout: 'panels', format, N, K, ptr: 0, data: new Float32Array(N * K) };
   }
 
@@ -59,8 +59,8 @@ export class ReferenceBank implements Bank {
   }
 
   get staging(): Uint8Array {
-    if (this.#stagingArea.length < this.#stagingBytes) this.#stagingArea = new Uint8Array(this.#stagingBytes);
-    return this.#stagingArea;
+    if (this.stagingArea.length < this.stagingBytes) this.stagingArea = new Uint8Array(this.stagingBytes);
+    return this.stagingArea;
   }
 
   packed(): Uint8Array {

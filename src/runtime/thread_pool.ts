@@ -68,19 +68,19 @@ const INDEX = Object.fromEntries(WASM_KERNELS.map((name, i) => [name, i])) as Re
  */
 export class ThreadPool {
   readonly threads: number;
-  readonly #module: WebAssembly.Module;
-  readonly #block: CommandBlock | null;
-  readonly #runner: KernelRunner;
-  readonly #memories: WebAssembly.Memory[] = [];
-  readonly #scratch: ((thread: number) => number)[] = [];
-  #workers: Thread[] = [];
-  #failure: string | null = null;
+  private readonly module: WebAssembly.Module;
+  private readonly block: CommandBlock | null;
+  private readonly runner: KernelRunner;
+  private readonly memories: WebAssembly.Memory[] = [];
+  private readonly scratch: ((thread: number) => number)[] = [];
+  private workers: Thread[] = [];
+  private failure: string | null = null;
 
   private constructor(threads: number, module: WebAssembly.Module) {
     this.threads = threads;
-    this.#module = module;
-    this.#runner = new KernelRunner(threads);
-    this.#block = threads > 1 ? new CommandBlock() : null;
+    this.module = module;
+    this.runner = new KernelRunner(threads);
+    this.block = threads > 1 ? new CommandBlock() : null;
   }
 
   /**
@@ -106,13 +106,13 @@ export class ThreadPool {
    */
   addMemory(pages: number, scratch: (thread: number) => number): { memory: WebAssembly.Memory; core: KernelExports; run: RunKernel } {
     const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: this.threads > 1 });
-    const core = new WebAssembly.Instance(this.#module, { env: { memory } }).exports as KernelExports;
+    const core = new WebAssembly.Instance(this.module, { env: { memory } }).exports as KernelExports;
     core.set_scratch(scratch(0));
     core.set_wide(Number(hasWideVectors()));
-    const index = this.#memories.push(memory) - 1;
-    this.#scratch.push(scratch);
-    this.#runner.add(core);
-    const { args } = this.#runner;
+    const index = this.memories.push(memory) - 1;
+    this.scratch.push(scratch);
+    this.runner.add(core);
+    const { args } = this.runner;
     const run: RunKernel = (
       kernel,
       count,
@@ -146,19 +146,19 @@ export class ThreadPool {
       args[11] = a11;
       args[12] = a12;
       args[13] = a13;
-      if (this.#workers.length === 0 || count <= grain) this.#runner.run(index, INDEX[kernel], 0, count);
-      else this.#runOnAll(index, INDEX[kernel], count, grain);
+      if (this.workers.length === 0 || count <= grain) this.runner.run(index, INDEX[kernel], 0, count);
+      else this.runOnAll(index, INDEX[kernel], count, grain);
     };
     return { memory, core, run };
   }
 
   /** Starts the workers. @throws {RuntimeLimitError} when one of them does not */
   async start(): Promise<void> {
-    const [module, memories, block] = [this.#module, this.#memories, this.#block];
-    if (!block || this.#workers.length > 0) return;
+    const [module, memories, block] = [this.module, this.memories, this.block];
+    if (!block || this.workers.length > 0) return;
     const started = Array.from({ length: this.threads - 1 }, async (_, i) => {
-      const scratch = this.#scratch.map((of) => of(i + 1));
-      await this.#startWorker({ threads: this.threads, module, wide: hasWideVectors(), block: block.buffer, memories, scratch });
+      const scratch = this.scratch.map((of) => of(i + 1));
+      await this.startWorker({ threads: this.threads, module, wide: hasWideVectors(), block: block.buffer, memories, scratch });
     });
     // All are waited for: one that starts after another has failed is ended as well.
     const failed = (await Promise.allSettled(started)).find((result) => result.status === 'rejected');
@@ -172,18 +172,18 @@ export class ThreadPool {
 
   /** Ends the workers. The kernels then run on the calling thread alone. */
   async dispose(): Promise<void> {
-    const workers = this.#workers;
-    this.#workers = [];
-    if (!this.#block) return;
-    Atomics.store(this.#block.words, STATE, ENDED);
-    Atomics.store(this.#block.words, LEFT, 1);
-    Atomics.notify(this.#block.words, LEFT);
+    const workers = this.workers;
+    this.workers = [];
+    if (!this.block) return;
+    Atomics.store(this.block.words, STATE, ENDED);
+    Atomics.store(this.block.words, LEFT, 1);
+    Atomics.notify(this.block.words, LEFT);
     await Promise.all(workers.map((worker) => worker.terminate()));
   }
 
-  async #startWorker(start: WorkerStart): Promise<void> {
+  private async startWorker(start: WorkerStart): Promise<void> {
     const ended = (why: string) => {
-      this.#failure ??= why;
+      this.failure ??= why;
     };
     await new Promise<void>((resolve, reject) => {
       const heard = (news: WorkerNews) => {
@@ -194,18 +194,18 @@ export class ThreadPool {
         ended(why);
         reject(new Error(why));
       }).then((worker) => {
-        this.#workers.push(worker);
+        this.workers.push(worker);
         worker.postMessage(start);
       }, reject);
     });
   }
 
-  #runOnAll(memory: number, kernel: number, count: number, grain: number): void {
-    if (this.#failure !== null) throw this.#broken(this.#failure);
-    const block = this.#block!;
+  private runOnAll(memory: number, kernel: number, count: number, grain: number): void {
+    if (this.failure !== null) throw this.broken(this.failure);
+    const block = this.block!;
     const { words } = block;
     const grains = Math.ceil(count / grain);
-    block.args.set(this.#runner.args);
+    block.args.set(this.runner.args);
     words[CALL] = words[CALL]! + 1;
     words[KERNEL] = kernel;
     words[MEMORY] = memory;
@@ -215,22 +215,22 @@ export class ThreadPool {
     Atomics.store(words, DONE, 0);
     Atomics.store(words, LEFT, grains);
     if (Atomics.load(words, ASLEEP) > 0) Atomics.notify(words, LEFT);
-    const own = this.#ownShare(block, kernel);
-    this.#waitFor(words, grains - own);
-    if (Atomics.load(words, STATE) === FAILED) throw this.#broken(`an error in ${WASM_KERNELS[kernel]}`);
+    const own = this.ownShare(block, kernel);
+    this.waitFor(words, grains - own);
+    if (Atomics.load(words, STATE) === FAILED) throw this.broken(`an error in ${WASM_KERNELS[kernel]}`);
   }
 
   /** A mistake here is one of the pool: workers may still hold parts of the call. */
-  #ownShare(block: CommandBlock, kernel: number): number {
+  private ownShare(block: CommandBlock, kernel: number): number {
     try {
-      return this.#runner.share(block, false);
+      return this.runner.share(block, false);
     } catch (cause) {
-      throw this.#broken(`an error in ${WASM_KERNELS[kernel]}`, cause);
+      throw this.broken(`an error in ${WASM_KERNELS[kernel]}`, cause);
     }
   }
 
   /** Waits until the workers are done with so many grains. */
-  #waitFor(words: Int32Array, grains: number): void {
+  private waitFor(words: Int32Array, grains: number): void {
     for (let i = 0; i < LOOKS; i++) if (Atomics.load(words, DONE) === grains) return;
     Atomics.store(words, WAITING, 1);
     for (let missed = 0; missed < MISSED_SIGNS; ) {
@@ -238,13 +238,13 @@ export class ThreadPool {
       if (done === grains || Atomics.load(words, STATE) === FAILED) break;
       if (wait(words, done)) missed = 0;
       else missed++;
-      if (missed === MISSED_SIGNS) throw this.#broken('a worker that does not answer');
+      if (missed === MISSED_SIGNS) throw this.broken('a worker that does not answer');
     }
     Atomics.store(words, WAITING, 0);
   }
 
-  #broken(found: string, cause?: unknown): RuntimeLimitError {
-    this.#failure ??= found;
+  private broken(found: string, cause?: unknown): RuntimeLimitError {
+    this.failure ??= found;
     const problem = { where: 'threads', expected: `${this.threads} at work`, found, fix: 'Load the model again.' };
     return new RuntimeLimitError(problem, { cause });
   }

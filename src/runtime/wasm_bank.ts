@@ -16,10 +16,10 @@ const STORED_ROWS = 32;
 export class WasmBank extends AddressedBank {
   readonly kernels: Kernels;
   readonly staging: Uint8Array;
-  readonly #memory: WebAssembly.Memory;
+  private readonly memory: WebAssembly.Memory;
   readonly run: RunKernel;
   /** Of each thread, how many of the values that it stored are not finite. */
-  readonly #notFinite: readonly Int32Array[];
+  private readonly notFinite: readonly Int32Array[];
 
   /**
    * @param bytes From the plan that the same constructors made on a PlanBank.
@@ -29,35 +29,35 @@ export class WasmBank extends AddressedBank {
   constructor(pool: ThreadPool, rows: number, mode: Mode, bytes: BankBytes, instrument = (kernels: Kernels) => kernels) {
     super({ rows, threads: pool.threads, mode }, bytes.persistent);
     const { memory, core, run } = addMemory(pool, Math.ceil((this.scratchArena.begin + bytes.scratch) / PAGE));
-    this.#memory = memory;
+    this.memory = memory;
     this.run = run;
     this.kernels = instrument(wasmKernels(run, core));
     this.staging = new Uint8Array(memory.buffer, this.scratchArena.begin, bytes.scratch);
-    this.#notFinite = Array.from({ length: pool.threads }, (_, i) => this.ints(threadScratch(i) + THREAD_SCRATCH_BYTES, 1));
+    this.notFinite = Array.from({ length: pool.threads }, (_, i) => this.ints(threadScratch(i) + THREAD_SCRATCH_BYTES, 1));
   }
 
   storeRows({ layout, format, N, K, ptr }: Matrix, dtype: WeightDtype, begin: number, end: number, at = 0): number {
     const from = this.scratchArena.begin + at;
-    for (const count of this.#notFinite) count[0] = 0;
+    for (const count of this.notFinite) count[0] = 0;
     if (layout === 'rows') this.run('store_rows', end - begin, STORED_ROWS, ptr, from, DTYPE_CODES[dtype], FORMAT_CODES[format], begin, K);
     else this.run('pack', Math.ceil((end - begin) / PANEL), 1, ptr, from, DTYPE_CODES[dtype], FORMAT_CODES[format], begin, K, N);
-    return this.#notFinite.reduce((sum, count) => sum + count[0]!, 0);
+    return this.notFinite.reduce((sum, count) => sum + count[0]!, 0);
   }
 
   packed({ format, N, K, ptr }: Matrix): Uint8Array {
-    return new Uint8Array(this.#memory.buffer, ptr, matrixBytes(format, N, K));
+    return new Uint8Array(this.memory.buffer, ptr, matrixBytes(format, N, K));
   }
 
   protected floats(ptr: number, length: number): Float32Array {
-    return new Float32Array(this.#memory.buffer, ptr, length);
+    return new Float32Array(this.memory.buffer, ptr, length);
   }
 
   protected doubles(ptr: number, length: number): Float64Array {
-    return new Float64Array(this.#memory.buffer, ptr, length);
+    return new Float64Array(this.memory.buffer, ptr, length);
   }
 
   protected ints(ptr: number, length: number): Int32Array {
-    return new Int32Array(this.#memory.buffer, ptr, length);
+    return new Int32Array(this.memory.buffer, ptr, length);
   }
 }
 

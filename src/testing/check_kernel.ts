@@ -134,22 +134,22 @@ class AdapterPort implements Port {
   unreachable: ArgumentError | null = null;
   /** Why there is no more to be asked. */
   silent: NoAnswer | null = null;
-  readonly #kernel: KernelName;
-  readonly #spec: KernelSpec;
-  readonly #adapter: KernelAdapter;
+  private readonly kernel: KernelName;
+  private readonly spec: KernelSpec;
+  private readonly adapter: KernelAdapter;
 
   constructor(kernel: KernelName, spec: KernelSpec, adapter: KernelAdapter, u: number) {
-    this.#kernel = kernel;
-    this.#spec = spec;
-    this.#adapter = adapter;
+    this.kernel = kernel;
+    this.spec = spec;
+    this.adapter = adapter;
     this.u = u;
   }
 
   async run(inputs: KernelCase['inputs'], params: KernelCase['params']): Promise<Outputs> {
-    const given = this.#given(inputs);
-    const outputs = this.#spec.outputs(given, params);
+    const given = this.given(inputs);
+    const outputs = this.spec.outputs(given, params);
     try {
-      return shapedAs(outputs, await this.#adapter.run({ kernel: this.#kernel, inputs: given, params, outputs }));
+      return shapedAs(outputs, await this.adapter.run({ kernel: this.kernel, inputs: given, params, outputs }));
     } catch (error) {
       if (error instanceof ArgumentError) this.unreachable ??= error;
       if (error instanceof NoAnswer) this.silent ??= error;
@@ -158,28 +158,28 @@ class AdapterPort implements Port {
   }
 
   assertTrue(got: Outputs, example: KernelCase): void {
-    const one = { inputs: this.#given(example.inputs), params: example.params };
-    const truth = truthOf(this.#kernel, this.#spec, one);
-    this.largestShare = Math.max(this.largestShare, this.#compare(got, truth, this.#spec.bounds(one, truth, this.u), 1));
+    const one = { inputs: this.given(example.inputs), params: example.params };
+    const truth = truthOf(this.kernel, this.spec, one);
+    this.largestShare = Math.max(this.largestShare, this.compare(got, truth, this.spec.bounds(one, truth, this.u), 1));
   }
 
   assertNear(got: Partial<Outputs>, want: Partial<Outputs>, example: KernelCase): void {
-    const one = { inputs: this.#given(example.inputs), params: example.params };
-    this.#compare(got, want, this.#spec.bounds(one, truthOf(this.#kernel, this.#spec, one), this.u), 2);
+    const one = { inputs: this.given(example.inputs), params: example.params };
+    this.compare(got, want, this.spec.bounds(one, truthOf(this.kernel, this.spec, one), this.u), 2);
   }
 
   assertEqual(got: Partial<Outputs>, want: Partial<Outputs>): void {
-    this.#compare(got, want, Object.fromEntries(Object.keys(want).map((name) => [name, { relative: 0, absolute: 0 }])), 1);
+    this.compare(got, want, Object.fromEntries(Object.keys(want).map((name) => [name, { relative: 0, absolute: 0 }])), 1);
   }
 
   /** Fresh arrays, since a kernel may work in place; of numbers that it can hold. */
-  #given(inputs: KernelCase['inputs']): KernelRequest['inputs'] {
+  private given(inputs: KernelCase['inputs']): KernelRequest['inputs'] {
     const Floats = this.u < U32 ? Float64Array : Float32Array;
     const present = Object.entries(inputs).filter((entry): entry is [string, KernelTensor] => entry[1] !== undefined);
     return Object.fromEntries(present.map(([name, { shape, data }]) => [name, { shape, data: Floats.from(data) }]));
   }
 
-  #compare(got: Partial<Outputs>, want: Partial<Outputs>, bounds: Readonly<Record<string, Bound>>, times: number): number {
+  private compare(got: Partial<Outputs>, want: Partial<Outputs>, bounds: Readonly<Record<string, Bound>>, times: number): number {
     let most = 0;
     for (const [name, { shape, data }] of Object.entries(want) as [string, KernelTensor][]) {
       const { relative, of = data, absolute } = bounds[name]!;

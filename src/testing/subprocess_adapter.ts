@@ -57,22 +57,22 @@ export function subprocessAdapter(command: string, args: readonly string[] = [],
 /** One process and the bytes that it has sent. */
 class Connection {
   ended = false;
-  readonly #child: Child;
-  readonly #timeout_ms: number;
-  readonly #stdout: AsyncIterator<Uint8Array>;
-  readonly #exited: Promise<string>;
-  #received: Uint8Array = new Uint8Array(0);
-  #stderr = '';
+  private readonly child: Child;
+  private readonly timeout_ms: number;
+  private readonly stdout: AsyncIterator<Uint8Array>;
+  private readonly exited: Promise<string>;
+  private received: Uint8Array = new Uint8Array(0);
+  private stderr = '';
 
   private constructor(child: Child, timeout_ms: number) {
-    this.#child = child;
-    this.#timeout_ms = timeout_ms;
-    this.#stdout = child.stdout[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;
-    this.#exited = new Promise((resolve) => {
+    this.child = child;
+    this.timeout_ms = timeout_ms;
+    this.stdout = child.stdout[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;
+    this.exited = new Promise((resolve) => {
       child.on('close', (code, signal) => resolve(signal ?? `status ${code}`));
     });
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      this.#stderr = (this.#stderr + text).slice(-QUOTED);
+      this.stderr = (this.stderr + text).slice(-QUOTED);
     });
     child.stdin.on('error', () => {}); // a process that died shows as the end of its stdout
   }
@@ -95,13 +95,13 @@ class Connection {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => {
-        this.#kill();
-        reject(new NoAnswer(`no answer within ${this.#timeout_ms} ms${this.#unread()}${this.#quoted()}`));
-      }, this.#timeout_ms);
+        this.kill();
+        reject(new NoAnswer(`no answer within ${this.timeout_ms} ms${this.unread()}${this.quoted()}`));
+      }, this.timeout_ms);
     });
     try {
-      for (const piece of framed(request)) this.#child.stdin.write(piece);
-      return await Promise.race([this.#answer(request), late]);
+      for (const piece of framed(request)) this.child.stdin.write(piece);
+      return await Promise.race([this.answer(request), late]);
     } finally {
       clearTimeout(timer);
     }
@@ -109,28 +109,28 @@ class Connection {
 
   async close(): Promise<void> {
     this.ended = true;
-    this.#child.stdin.end();
-    await this.#stdout.return?.(); // what nobody reads would keep the process open
-    const timer = setTimeout(() => this.#kill(), 2000);
-    await this.#exited;
+    this.child.stdin.end();
+    await this.stdout.return?.(); // what nobody reads would keep the process open
+    const timer = setTimeout(() => this.kill(), 2000);
+    await this.exited;
     clearTimeout(timer);
   }
 
-  #kill(): void {
+  private kill(): void {
     this.ended = true;
-    endGroup(this.#child);
+    endGroup(this.child);
   }
 
-  async #answer({ kernel, outputs }: KernelRequest): Promise<KernelResults> {
-    const prefix = await this.#read(LENGTH_BYTES);
+  private async answer({ kernel, outputs }: KernelRequest): Promise<KernelResults> {
+    const prefix = await this.read(LENGTH_BYTES);
     const length = new DataView(prefix.buffer, prefix.byteOffset).getBigUint64(0, true);
     if (length > MOST_BYTES) {
-      this.#kill();
+      this.kill();
       throw new Error(
-        `the answer begins with ${JSON.stringify(new TextDecoder().decode(prefix))}, not with its length: keep stdout free${this.#quoted()}`,
+        `the answer begins with ${JSON.stringify(new TextDecoder().decode(prefix))}, not with its length: keep stdout free${this.quoted()}`,
       );
     }
-    const bytes = await this.#read(Number(length));
+    const bytes = await this.read(Number(length));
     const { metadata, tensors } = await readSafetensors(bytesSource(`answer to ${kernel}`, bytes));
     const error = metadata.get('error');
     if (error !== undefined) throw new Error(error);
@@ -149,33 +149,33 @@ class Connection {
   }
 
   /** The next bytes of stdout. */
-  async #read(count: number): Promise<Uint8Array> {
-    while (this.#received.length < count) {
-      const { value, done } = await this.#stdout.next();
+  private async read(count: number): Promise<Uint8Array> {
+    while (this.received.length < count) {
+      const { value, done } = await this.stdout.next();
       if (done) {
         this.ended = true;
-        throw new Error(`the process ended (${await this.#exited}) before it answered${this.#quoted()}`);
+        throw new Error(`the process ended (${await this.exited}) before it answered${this.quoted()}`);
       }
-      const both = new Uint8Array(this.#received.length + value.length);
-      both.set(this.#received);
-      both.set(value, this.#received.length);
-      this.#received = both;
+      const both = new Uint8Array(this.received.length + value.length);
+      both.set(this.received);
+      both.set(value, this.received.length);
+      this.received = both;
     }
-    const bytes = this.#received.slice(0, count);
-    this.#received = this.#received.subarray(count);
+    const bytes = this.received.slice(0, count);
+    this.received = this.received.subarray(count);
     return bytes;
   }
 
   /** What came instead of an answer, or is the beginning of one. */
-  #unread(): string {
-    const { length } = this.#received;
+  private unread(): string {
+    const { length } = this.received;
     if (length === 0) return '';
-    const begin = JSON.stringify(new TextDecoder().decode(this.#received.subarray(0, BYTES_QUOTED)));
+    const begin = JSON.stringify(new TextDecoder().decode(this.received.subarray(0, BYTES_QUOTED)));
     return `, but ${length} bytes on stdout that are none as a whole: ${begin}${length > BYTES_QUOTED ? '…' : ''}`;
   }
 
-  #quoted(): string {
-    return this.#stderr === '' ? '' : `; it says: ${this.#stderr.trim()}`;
+  private quoted(): string {
+    return this.stderr === '' ? '' : `; it says: ${this.stderr.trim()}`;
   }
 }
 

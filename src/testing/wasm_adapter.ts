@@ -51,97 +51,97 @@ export function wasmAdapter(memory: WebAssembly.Memory, call: (request: WasmCall
 /** The arrays of one call, one behind the other. */
 class Frame implements WasmCall {
   readonly params: Params;
-  readonly #memory: WebAssembly.Memory;
-  readonly #request: KernelRequest;
-  readonly #outputs = new Map<string, number>();
+  private readonly memory: WebAssembly.Memory;
+  private readonly request: KernelRequest;
+  private readonly outputs = new Map<string, number>();
   /** Copies of what may not change: inputs and guards. */
-  readonly #fixed: { what: string; ptr: number; words: Uint32Array }[] = [];
-  #end: number;
+  private readonly fixed: { what: string; ptr: number; words: Uint32Array }[] = [];
+  private end: number;
 
   constructor(memory: WebAssembly.Memory, begin: number, request: KernelRequest) {
-    this.#memory = memory;
-    this.#request = request;
+    this.memory = memory;
+    this.request = request;
     this.params = request.params;
-    this.#end = begin;
+    this.end = begin;
   }
 
   shape(name: string): readonly number[] {
-    const shape = this.#request.inputs[name]?.shape ?? this.#request.outputs[name];
+    const shape = this.request.inputs[name]?.shape ?? this.request.outputs[name];
     if (shape) return shape;
-    throw this.#unknown(name, [...Object.keys(this.#request.inputs), ...Object.keys(this.#request.outputs)]);
+    throw this.unknown(name, [...Object.keys(this.request.inputs), ...Object.keys(this.request.outputs)]);
   }
 
   values(name: string): ArrayLike<number> {
-    const input = this.#request.inputs[name];
+    const input = this.request.inputs[name];
     if (input) return input.data;
-    throw this.#unknown(name, Object.keys(this.#request.inputs));
+    throw this.unknown(name, Object.keys(this.request.inputs));
   }
 
   input(name: string): number {
-    return this.#request.inputs[name] ? this.put(this.#request.inputs[name].data, `input ${name}`) : 0;
+    return this.request.inputs[name] ? this.put(this.request.inputs[name].data, `input ${name}`) : 0;
   }
 
   put(values: ArrayLike<number>, what = 'a copied array'): number {
-    const ptr = this.#take(4 * values.length);
-    new Float32Array(this.#memory.buffer, ptr, values.length).set(values);
-    this.#fixed.push({ what, ptr, words: new Uint32Array(this.#memory.buffer, ptr, values.length).slice() });
+    const ptr = this.take(4 * values.length);
+    new Float32Array(this.memory.buffer, ptr, values.length).set(values);
+    this.fixed.push({ what, ptr, words: new Uint32Array(this.memory.buffer, ptr, values.length).slice() });
     return ptr;
   }
 
   output(name: string): number {
-    return this.#room(name, Number.NaN);
+    return this.room(name, Number.NaN);
   }
 
   inPlace(output: string, input: string): number {
-    const ptr = this.#room(output, 0);
-    new Float32Array(this.#memory.buffer, ptr, this.#lengthOf(output)).set(this.values(input));
+    const ptr = this.room(output, 0);
+    new Float32Array(this.memory.buffer, ptr, this.lengthOf(output)).set(this.values(input));
     return ptr;
   }
 
   scratch(bytes: number): number {
-    const ptr = this.#take(bytes);
-    new Uint8Array(this.#memory.buffer, ptr, bytes).fill(0);
+    const ptr = this.take(bytes);
+    new Uint8Array(this.memory.buffer, ptr, bytes).fill(0);
     return ptr;
   }
 
   /** The outputs, copied out. @throws {Error} when an input or the space between two arrays has been written to. */
   results(): KernelResults {
-    for (const { what, ptr, words } of this.#fixed) {
-      const now = new Uint32Array(this.#memory.buffer, ptr, words.length);
+    for (const { what, ptr, words } of this.fixed) {
+      const now = new Uint32Array(this.memory.buffer, ptr, words.length);
       const changed = words.findIndex((word, i) => word !== now[i]);
       if (changed >= 0) throw new Error(`word ${changed} of ${what} has been overwritten`);
     }
     return Object.fromEntries(
-      [...this.#outputs].map(([name, ptr]) => [name, new Float32Array(this.#memory.buffer, ptr, this.#lengthOf(name)).slice()]),
+      [...this.outputs].map(([name, ptr]) => [name, new Float32Array(this.memory.buffer, ptr, this.lengthOf(name)).slice()]),
     );
   }
 
-  #room(name: string, value: number): number {
-    const ptr = this.#take(4 * this.#lengthOf(name));
-    new Float32Array(this.#memory.buffer, ptr, this.#lengthOf(name)).fill(value);
-    this.#outputs.set(name, ptr);
+  private room(name: string, value: number): number {
+    const ptr = this.take(4 * this.lengthOf(name));
+    new Float32Array(this.memory.buffer, ptr, this.lengthOf(name)).fill(value);
+    this.outputs.set(name, ptr);
     return ptr;
   }
 
-  #lengthOf(name: string): number {
-    const shape = this.#request.outputs[name];
+  private lengthOf(name: string): number {
+    const shape = this.request.outputs[name];
     if (shape) return shape.reduce((product, n) => product * n, 1);
-    throw this.#unknown(name, Object.keys(this.#request.outputs));
+    throw this.unknown(name, Object.keys(this.request.outputs));
   }
 
-  #take(bytes: number): number {
-    const ptr = Math.ceil(this.#end / 16) * 16;
+  private take(bytes: number): number {
+    const ptr = Math.ceil(this.end / 16) * 16;
     const guard = Math.ceil((ptr + bytes) / 4) * 4;
-    this.#end = guard + GUARD_BYTES;
-    const missing = Math.ceil((this.#end - this.#memory.buffer.byteLength) / PAGE);
-    if (missing > 0) this.#memory.grow(missing);
-    const words = new Uint32Array(this.#memory.buffer, guard, GUARD_BYTES / 4).fill(GUARD);
-    this.#fixed.push({ what: `the space behind address ${ptr} and its ${bytes} bytes`, ptr: guard, words: words.slice() });
+    this.end = guard + GUARD_BYTES;
+    const missing = Math.ceil((this.end - this.memory.buffer.byteLength) / PAGE);
+    if (missing > 0) this.memory.grow(missing);
+    const words = new Uint32Array(this.memory.buffer, guard, GUARD_BYTES / 4).fill(GUARD);
+    this.fixed.push({ what: `the space behind address ${ptr} and its ${bytes} bytes`, ptr: guard, words: words.slice() });
     return ptr;
   }
 
-  #unknown(name: string, known: readonly string[]): ArgumentError {
+  private unknown(name: string, known: readonly string[]): ArgumentError {
     const fix = 'golden/README.md has the table of kernels, inputs and outputs.';
-    return new ArgumentError({ where: `call of ${this.#request.kernel}`, expected: `one of ${known.join(', ')}`, found: `"${name}"`, fix });
+    return new ArgumentError({ where: `call of ${this.request.kernel}`, expected: `one of ${known.join(', ')}`, found: `"${name}"`, fix });
   }
 }

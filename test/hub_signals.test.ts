@@ -141,7 +141,14 @@ describe('a signal in a download', () => {
     const checking = start({ env: { HF_HOME: home } }, 'cache', 'verify', 'org/name');
     const end = ended(checking);
     const files = `/proc/${checking.pid}/fd`;
-    const path = (fd: string) => (existsSync(`${files}/${fd}`) ? readlinkSync(`${files}/${fd}`) : '');
+    // One may be closed between the look and the reading.
+    const path = (fd: string) => {
+      try {
+        return readlinkSync(`${files}/${fd}`);
+      } catch {
+        return '';
+      }
+    };
     await until(() => readdirSync(files).some((fd) => path(fd).startsWith(blobs)));
     checking.kill('SIGINT');
     const { code, stdout, stderr } = await end;

@@ -5,16 +5,16 @@
 // rows (prefill), and no sum crosses lanes. The order: 32 products from zero, each rounded; 4 such blocks added in order to a slab; the slabs
 // added in order to y. Blocks make the f32 sum more exact than one long chain (RMS error on the golden models over PyTorch's: 0.80; with blocks of
 // 64 and no slabs 0.94).
-// Prefill, here, takes four rows at a time, or eight (`wide` of simd.ts), and brings a group of panels to scratch in f32 before they pass over it: 256 KiB,
-// which stay in the L2 cache. In place, bf16 took a fifth longer than f32 (Zen 4, Node 20). linear_rows.ts takes the rows that are left: all of them in
-// decode. The relaxed build fuses products and sums: other bits, a fifth faster.
+// Prefill, here, takes four rows at a time, and brings a group of panels to scratch in f32 before they pass over it: 256 KiB, which stay in the L2
+// cache. In place, bf16 took a fifth longer than f32 (Zen 4, Node 20). linear_rows.ts takes the rows that are left: all of them in decode. The relaxed
+// build fuses products and sums: other bits, up to a fifth faster.
 
 import { linear_rows, SUM_BLOCK } from './linear_rows';
 import { BF16, F32, GROUP, PANEL, Q4, Q8, SLAB, slab_bytes, widen } from './panels';
 import { scratch } from './scratch';
 import { add8, madd, store8, wide } from './simd';
 
-/** Behind the widened panels in scratch: four or eight rows of x, transposed, and the sums of eight. */
+/** Behind the widened panels in scratch: four rows of x, transposed, and their sums. */
 const ROWS_AT: usize = <usize>GROUP * SLAB * PANEL * 4;
 
 /** Four lanes of four rows. */
@@ -104,93 +104,70 @@ function four_rows(y: usize, ldy: usize, x: usize, w: usize, count: i32): void {
 }
 
 /**
- * Eight transposed rows, the last four `far` behind the first, half a panel of f32: where V8 joins two halves to one of 256 bits, 8 sums, a weight, a splat
- * and a product fill 11 of its registers. The slab's sums lie at `sums`, [8][8].
+ * Four transposed rows, a whole panel: where V8 joins two halves to one of 256 bits, 8 sums, 2 weights, a splat and a product fill 12 of its registers,
+ * with 6 loads for 8 products (9 for eight rows of half a panel, which took 1.15 times as long on a Zen 5). The slab's sums lie at `sums`, [4][16].
  */
 @inline
-function eight_rows(y: usize, ldy: usize, x: usize, far: usize, w: usize, count: i32, sums: usize): void {
+function four_rows_wide(y: usize, ldy: usize, x: usize, w: usize, count: i32, sums: usize): void {
   const end = x + (<usize>count << 4), zero = f32x4.splat(0);
-  store8(sums, zero, zero);
-  store8(sums + 32, zero, zero);
-  store8(sums + 64, zero, zero);
-  store8(sums + 96, zero, zero);
-  store8(sums + 128, zero, zero);
-  store8(sums + 160, zero, zero);
-  store8(sums + 192, zero, zero);
-  store8(sums + 224, zero, zero);
+  let to = sums;
+  for (let i = 0; i < 8; i++) {
+    store8(to, zero, zero);
+    to += 32;
+  }
   do {
     const block_end = min(x + (SUM_BLOCK << 4), end);
-    let v = x + far, w0 = v128.load(w), w1 = v128.load(w, 16);
-    let xk = v128.load32_splat(x);
-    let a0 = f32x4.mul(xk, w0), a1 = f32x4.mul(xk, w1);
-    xk = v128.load32_splat(x, 4);
-    let b0 = f32x4.mul(xk, w0), b1 = f32x4.mul(xk, w1);
-    xk = v128.load32_splat(x, 8);
-    let c0 = f32x4.mul(xk, w0), c1 = f32x4.mul(xk, w1);
-    xk = v128.load32_splat(x, 12);
-    let d0 = f32x4.mul(xk, w0), d1 = f32x4.mul(xk, w1);
-    xk = v128.load32_splat(v);
-    let e0 = f32x4.mul(xk, w0), e1 = f32x4.mul(xk, w1);
-    xk = v128.load32_splat(v, 4);
-    let f0 = f32x4.mul(xk, w0), f1 = f32x4.mul(xk, w1);
-    xk = v128.load32_splat(v, 8);
-    let g0 = f32x4.mul(xk, w0), g1 = f32x4.mul(xk, w1);
-    xk = v128.load32_splat(v, 12);
-    let h0 = f32x4.mul(xk, w0), h1 = f32x4.mul(xk, w1);
-    x += 16;
-    w += PANEL * 4;
-    while (x < block_end) {
-      v = x + far;
-      w0 = v128.load(w);
-      w1 = v128.load(w, 16);
-      xk = v128.load32_splat(x);
+    let a0 = zero, a1 = zero, a2 = zero, a3 = zero, b0 = zero, b1 = zero, b2 = zero, b3 = zero;
+    let c0 = zero, c1 = zero, c2 = zero, c3 = zero, d0 = zero, d1 = zero, d2 = zero, d3 = zero;
+    do {
+      const w0 = v128.load(w), w1 = v128.load(w, 16), w2 = v128.load(w, 32), w3 = v128.load(w, 48);
+      let xk = v128.load32_splat(x);
       a0 = madd(a0, xk, w0);
       a1 = madd(a1, xk, w1);
+      a2 = madd(a2, xk, w2);
+      a3 = madd(a3, xk, w3);
       xk = v128.load32_splat(x, 4);
       b0 = madd(b0, xk, w0);
       b1 = madd(b1, xk, w1);
+      b2 = madd(b2, xk, w2);
+      b3 = madd(b3, xk, w3);
       xk = v128.load32_splat(x, 8);
       c0 = madd(c0, xk, w0);
       c1 = madd(c1, xk, w1);
+      c2 = madd(c2, xk, w2);
+      c3 = madd(c3, xk, w3);
       xk = v128.load32_splat(x, 12);
       d0 = madd(d0, xk, w0);
       d1 = madd(d1, xk, w1);
-      xk = v128.load32_splat(v);
-      e0 = madd(e0, xk, w0);
-      e1 = madd(e1, xk, w1);
-      xk = v128.load32_splat(v, 4);
-      f0 = madd(f0, xk, w0);
-      f1 = madd(f1, xk, w1);
-      xk = v128.load32_splat(v, 8);
-      g0 = madd(g0, xk, w0);
-      g1 = madd(g1, xk, w1);
-      xk = v128.load32_splat(v, 12);
-      h0 = madd(h0, xk, w0);
-      h1 = madd(h1, xk, w1);
+      d2 = madd(d2, xk, w2);
+      d3 = madd(d3, xk, w3);
       x += 16;
       w += PANEL * 4;
-    }
-    let to = sums;
+    } while (x < block_end);
+    to = sums;
     add8(to, a0, a1);
+    to += 32;
+    add8(to, a2, a3);
     to += 32;
     add8(to, b0, b1);
     to += 32;
+    add8(to, b2, b3);
+    to += 32;
     add8(to, c0, c1);
+    to += 32;
+    add8(to, c2, c3);
     to += 32;
     add8(to, d0, d1);
     to += 32;
-    add8(to, e0, e1);
-    to += 32;
-    add8(to, f0, f1);
-    to += 32;
-    add8(to, g0, g1);
-    to += 32;
-    add8(to, h0, h1);
+    add8(to, d2, d3);
   } while (x < end);
-  for (let t = 0; t < 8; t++) {
+  let upper = y + 32;
+  for (let t = 0; t < 4; t++) {
     add8(y, v128.load(sums), v128.load(sums, 16));
+    add8(upper, v128.load(sums, 32), v128.load(sums, 48));
     y += ldy;
-    sums += 32;
+    upper += ldy;
+    sums += 64;
   }
 }
 
@@ -204,20 +181,19 @@ function many_rows(stored: i32, y: usize, x: usize, w: usize, T4: i32, K: i32, N
     // Slabs are added to zero, which turns -0 into +0 as in torch.
     for (let t = 0; t < T4; t++) memory.fill(y + <usize>t * ldy + (<usize>group * PANEL << 2), 0, <usize>(group_end - group) * PANEL << 2);
     for (let slab = 0; slab < K; slab += SLAB) {
-      const count = min(SLAB, K - slab), panel_bytes = slab_bytes(F32, count), far = <usize>count << 4;
+      const count = min(SLAB, K - slab), panel_bytes = slab_bytes(F32, count), sums = rows + (<usize>count << 4);
       for (let p = group; p < group_end; p++) widen(stored, scratch() + <usize>(p - group) * panel_bytes, w, p, slab, K, N, mask);
-      for (let t = 0; t < T4; ) {
-        const eight = wide() && t + 8 <= T4, xt = x + <usize>t * ldx + (<usize>slab << 2);
-        transpose(rows, xt, ldx, count);
-        if (eight) transpose(rows + far, xt + 4 * ldx, ldx, count);
+      for (let t = 0; t < T4; t += 4) {
+        transpose(rows, x + <usize>t * ldx + (<usize>slab << 2), ldx, count);
         for (let p = group; p < group_end; p++) {
           const wp = scratch() + <usize>(p - group) * panel_bytes, yt = y + <usize>t * ldy + <usize>p * PANEL * 4;
-          for (let half: usize = 0; half < 64; half += 32) {
-            if (eight) eight_rows(yt + half, ldy, rows, far, wp + half, count, rows + 2 * far);
-            else four_rows(yt + half, ldy, rows, wp + half, count);
+          if (wide()) {
+            four_rows_wide(yt, ldy, rows, wp, count, sums);
+          } else {
+            four_rows(yt, ldy, rows, wp, count);
+            four_rows(yt + 32, ldy, rows, wp + 32, count);
           }
         }
-        t += eight ? 8 : 4;
       }
     }
   }

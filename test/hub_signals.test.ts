@@ -14,8 +14,6 @@ import { type ScriptedHub, startScriptedHub } from './support/scripted_hub.ts';
 
 const MAIN = repository('dist/cli/main.js');
 const LONG = { timeout: 60_000 };
-/** Of processes that stop and wait for seconds, beside all other tests: once in several whole runs it failed, and alone never. */
-const TIMED = { ...LONG, retry: 1 };
 
 describe('a signal in a download', () => {
   const weights = new Uint8Array(2_000_003).map((_, i) => i * i);
@@ -158,26 +156,22 @@ describe('a signal in a download', () => {
     expect(stderr).not.toMatch(/\n\s+at |Error|mistake/);
   });
 
-  test.concurrent(
-    'SIGSTOP, until another process has taken over: it writes nothing more, and the file is right',
-    TIMED,
-    async (context) => {
-      const { hub, cache, start } = await download(context, 500_000);
-      const bodies = () => hub.requests.filter(({ kind }) => kind === 'cdn');
-      const first = start();
-      await until(() => bodies().some(({ sent_bytes }) => sent_bytes > weights.length / 10));
-      first.kill('SIGSTOP');
-      const second = start();
-      await until(() => bodies()[1] !== undefined && bodies()[1]!.sent_bytes > weights.length / 10);
-      first.kill('SIGCONT');
-      const taken_over = await second.ended;
-      expect(cacheFaults(cache, [model])).toEqual([]);
-      const ends = [await first.ended, taken_over];
-      const waited = { code: 0, stderr: expect.stringContaining('another process') };
-      expect(ends).toEqual([expect.objectContaining(waited), expect.objectContaining(waited)]);
-      expect(bodies()).toHaveLength(2);
-      expect(cacheFaults(cache, [model])).toEqual([]);
-      expect(snapshotOf(cache, model)!['model.safetensors']!.equals(weights)).toBe(true);
-    },
-  );
+  test.concurrent('SIGSTOP, until another process has taken over: it writes nothing more, and the file is right', LONG, async (context) => {
+    const { hub, cache, start } = await download(context, 500_000);
+    const bodies = () => hub.requests.filter(({ kind }) => kind === 'cdn');
+    const first = start();
+    await until(() => bodies().some(({ sent_bytes }) => sent_bytes > weights.length / 10));
+    first.kill('SIGSTOP');
+    const second = start();
+    await until(() => bodies()[1] !== undefined && bodies()[1]!.sent_bytes > weights.length / 10);
+    first.kill('SIGCONT');
+    const taken_over = await second.ended;
+    expect(cacheFaults(cache, [model])).toEqual([]);
+    const ends = [await first.ended, taken_over];
+    const waited = { code: 0, stderr: expect.stringContaining('another process') };
+    expect(ends).toEqual([expect.objectContaining(waited), expect.objectContaining(waited)]);
+    expect(bodies()).toHaveLength(2);
+    expect(cacheFaults(cache, [model])).toEqual([]);
+    expect(snapshotOf(cache, model)!['model.safetensors']!.equals(weights)).toBe(true);
+  });
 });

@@ -56,11 +56,14 @@ async function fetchRest(remote: RemoteFile, file: FileHandle, held: Held, onByt
   }
   for await (const piece of remote.pieces(at)) {
     await held.check();
+    // A process that was stopped with a piece in its hands writes it when it goes on, before it knows that it has lost the lock.
+    if ((await file.stat()).size > at) await file.truncate(at);
     hash.update(piece);
     await file.appendFile(piece);
+    at += piece.length;
     onBytes(piece.length);
   }
-  // What another process has written meanwhile, one that did not know that it had lost the lock, did not go through the hash.
+  // What came between that look and the next piece did not go through the hash.
   const { size } = await file.stat();
   return size === remote.file.bytes ? hash.digest('hex') : `none of ${size} bytes`;
 }

@@ -1,5 +1,16 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdirSync, readFileSync, rmSync, statfsSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  chmodSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { verifyCached } from '../../src/hub/cached_models.ts';
@@ -123,6 +134,21 @@ export const cache: readonly Row[] = [
     must: 'found by sha256, fetched anew',
     before: begun(new Uint8Array(HALF)),
     check: bytesSent(SHARD_BYTES - HALF + SHARD_BYTES),
+  },
+  {
+    fault: 'a piece that another process, which has lost the lock, writes meanwhile',
+    must: 'cut off, only the rest is fetched',
+    before: begun(whole.subarray(0, HALF)),
+    script: (place) =>
+      script({
+        kind: 'cdn',
+        path: SHARD,
+        fault: (answer) => {
+          appendFileSync(incompleteOf(place), whole.subarray(HALF, HALF + 1000));
+          return answer;
+        },
+      }),
+    check: bytesSent(SHARD_BYTES - HALF),
   },
   {
     fault: 'more than the whole file from an earlier call',

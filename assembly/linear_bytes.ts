@@ -32,11 +32,10 @@ function prepare(format: i32, to: usize, block: usize, kind: i32): void {
   }
 }
 
-/** y += dx d dot for 8 outputs. */
+/** y += dx d dot for 8 outputs, whose scales d are d0 and d1. */
 @inline
-function add_scaled(y: usize, a0: v128, a1: v128, dx: usize, side: usize): void {
-  const scale = v128.load32_splat(dx);
-  madd8(y, f32x4.mul(scale, v128.load(side)), f32x4.mul(scale, v128.load(side, 16)), f32x4.convert_i32x4_s(a0), f32x4.convert_i32x4_s(a1));
+function add_scaled(y: usize, a0: v128, a1: v128, dx: v128, d0: v128, d1: v128): void {
+  madd8(y, f32x4.mul(dx, d0), f32x4.mul(dx, d1), f32x4.convert_i32x4_s(a0), f32x4.convert_i32x4_s(a1));
 }
 
 /** Four transposed rows, half a panel, `count` blocks at w, with what `prepare` left at `side`. 8 sums, 2 weights and a splat live at a time. */
@@ -61,17 +60,18 @@ function four_rows(y: usize, ldy: usize, x: usize, count: i32, w: usize, gap: us
       d1 = byte_dots(w1, xk, d1);
       w += PANEL * 4;
     }
+    const s0 = v128.load(side), s1 = v128.load(side, 16);
     let to = y, d = dx;
-    add_scaled(to, a0, a1, d, side);
+    add_scaled(to, a0, a1, v128.load32_splat(d), s0, s1);
     to += ldy;
     d += ldx;
-    add_scaled(to, b0, b1, d, side);
+    add_scaled(to, b0, b1, v128.load32_splat(d), s0, s1);
     to += ldy;
     d += ldx;
-    add_scaled(to, c0, c1, d, side);
+    add_scaled(to, c0, c1, v128.load32_splat(d), s0, s1);
     to += ldy;
     d += ldx;
-    add_scaled(to, d0, d1, d, side);
+    add_scaled(to, d0, d1, v128.load32_splat(d), s0, s1);
     dx += 4;
     w += gap;
     side += BLOCK_ROOM;
@@ -79,13 +79,12 @@ function four_rows(y: usize, ldy: usize, x: usize, count: i32, w: usize, gap: us
 }
 
 /**
- * Four transposed rows, a whole panel: 8 sums, 2 weights and a splat of 256 bits, where V8 joins two of 128. It needs running addresses of the upper
- * halves: with y + 32 the optimiser takes them apart again. Twice for eight rows, so that a panel is read in the L1 cache at the second time: 1.03.
+ * Four transposed rows, a whole panel: 8 sums, 2 weights and a splat of 256 bits, where V8 joins two of 128. `to` is moved to the upper half of y, since
+ * with y + 32 the optimiser takes the offsets apart again. It runs twice for eight rows, so that a panel comes from the L1 cache at the second time: 1.03.
  */
 @inline
 function four_rows_wide(y: usize, ldy: usize, x: usize, count: i32, w: usize, gap: usize, side: usize, dx: usize, ldx: usize): void {
   const next = ldy - 32;
-  let upper = side + 32;
   for (; count > 0; count--) {
     let a0 = v128.load(side, 64), a1 = v128.load(side, 80), a2 = v128.load(side, 96), a3 = v128.load(side, 112);
     let b0 = a0, b1 = a1, b2 = a2, b3 = a3, c0 = a0, c1 = a1, c2 = a2, c3 = a3, d0 = a0, d1 = a1, d2 = a2, d3 = a3;
@@ -113,29 +112,32 @@ function four_rows_wide(y: usize, ldy: usize, x: usize, count: i32, w: usize, ga
       d3 = byte_dots(w3, xk, d3);
       w += PANEL * 4;
     }
-    let to = y, d = dx;
-    add_scaled(to, a0, a1, d, side);
+    const s0 = v128.load(side), s1 = v128.load(side, 16), s2 = v128.load(side, 32), s3 = v128.load(side, 48);
+    let to = y, d = dx, scale = v128.load32_splat(d);
+    add_scaled(to, a0, a1, scale, s0, s1);
     to += 32;
-    add_scaled(to, a2, a3, d, upper);
+    add_scaled(to, a2, a3, scale, s2, s3);
     to += next;
     d += ldx;
-    add_scaled(to, b0, b1, d, side);
+    scale = v128.load32_splat(d);
+    add_scaled(to, b0, b1, scale, s0, s1);
     to += 32;
-    add_scaled(to, b2, b3, d, upper);
+    add_scaled(to, b2, b3, scale, s2, s3);
     to += next;
     d += ldx;
-    add_scaled(to, c0, c1, d, side);
+    scale = v128.load32_splat(d);
+    add_scaled(to, c0, c1, scale, s0, s1);
     to += 32;
-    add_scaled(to, c2, c3, d, upper);
+    add_scaled(to, c2, c3, scale, s2, s3);
     to += next;
     d += ldx;
-    add_scaled(to, d0, d1, d, side);
+    scale = v128.load32_splat(d);
+    add_scaled(to, d0, d1, scale, s0, s1);
     to += 32;
-    add_scaled(to, d2, d3, d, upper);
+    add_scaled(to, d2, d3, scale, s2, s3);
     dx += 4;
     w += gap;
     side += BLOCK_ROOM;
-    upper += BLOCK_ROOM;
   }
 }
 

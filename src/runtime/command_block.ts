@@ -18,10 +18,10 @@ const WORDS = 96;
 /** Most numbers that a kernel takes, its range included. */
 const ARGUMENTS = 16;
 /**
- * What a thread takes at a time, as a share of what is left for it if all take as much. A part begins a new stream through memory, which costs more
- * than a microsecond: the first parts are large, and the last ones a grain, so that a slow core holds nobody up.
+ * What a thread takes at a time, as a share of its fair part: at first of the whole call, then of what is left. A part begins a new stream through
+ * memory, which costs more than a microsecond: so the first part is nearly all, and the last ones a grain, so that a slow core holds nobody up.
  */
-const SHARE = 0.9;
+const SHARE = 0.95;
 
 /** A call of a kernel that several threads share: the kernel, its arguments, and how far it is. */
 export class CommandBlock {
@@ -39,8 +39,8 @@ export class CommandBlock {
 
 /** One thread's kernels over every memory, and the arguments of the call that it takes part in. */
 export class KernelRunner {
-  /** Of the grains that are left, how many a thread takes. */
-  private readonly share_of_left: number;
+  /** SHARE for one of the threads. */
+  private readonly own_share: number;
   readonly args = new Float64Array(ARGUMENTS);
   /** Of which call `args` are. */
   private call = 0;
@@ -48,7 +48,7 @@ export class KernelRunner {
   private readonly kernels: ((...args: number[]) => number)[][] = [];
 
   constructor(threads: number) {
-    this.share_of_left = SHARE / threads;
+    this.own_share = SHARE / threads;
   }
 
   add(core: KernelExports): void {
@@ -76,7 +76,9 @@ export class KernelRunner {
     for (let taken = 0; ; ) {
       const left = Atomics.load(words, LEFT);
       if (left < 1) return taken;
-      const part = Math.ceil(left * this.share_of_left);
+      // The first part is smaller for who comes so late that others have taken more than theirs.
+      const first = Math.ceil(words[GRAINS]! * this.own_share);
+      const part = words[CALL] !== this.call && first <= left ? first : Math.ceil(left * this.own_share);
       if (Atomics.compareExchange(words, LEFT, left, left - part) !== left) continue;
       if (words[CALL] !== this.call) {
         this.args.set(args);

@@ -9,10 +9,20 @@ const LINEAR = { F32: 'linear_f32', BF16: 'linear_bf16', Q8: 'linear_q8', Q4: 'l
 const PRODUCTS = 1 << 16;
 const ELEMENTS = 1 << 13;
 
-/** Fewest panels that a thread takes at a time: for few rows those that lie together in memory. */
-const panelGrain = (rows: number, K: number) => {
+/** Streams in which few rows read a thread's part of a weight: assembly/linear_rows.ts. */
+const STREAMS = 4;
+/** Grains of whole streams that several threads can share evenly. */
+const ENOUGH = 12;
+
+/**
+ * Fewest panels that a thread takes at a time, of `count`: for few rows those that lie together in memory, and of large weights as many in each stream,
+ * for what is left beside streams is read slowly.
+ */
+const panelGrain = (count: number, rows: number, K: number) => {
   const panels = grain(rows * K * PANEL, PRODUCTS);
-  return rows < 4 ? Math.ceil(panels / TOGETHER) * TOGETHER : panels;
+  if (rows >= 4) return panels;
+  const least = count < ENOUGH * STREAMS * TOGETHER ? TOGETHER : STREAMS * TOGETHER;
+  return Math.ceil(panels / least) * least;
 };
 
 /** Numbers in whole lines of 64 bytes: two threads that write to one line take it from each other, again and again. */
@@ -36,7 +46,7 @@ export function wasmKernels(run: RunKernel, core: KernelExports): Kernels {
     },
     linear(y, x, w, bias, xq) {
       const panels = Math.ceil(w.N / PANEL);
-      const grained = panelGrain(x.rows, w.K);
+      const grained = panelGrain(panels, x.rows, w.K);
       if (!xq) return run(LINEAR[w.format], panels, grained, y.ptr, x.ptr, w.ptr, bias?.ptr ?? 0, x.rows, w.K, w.N);
       round(xq, x);
       const kernel = w.format === 'Q8' ? 'linear_q8_integer' : 'linear_q4_integer';
@@ -46,7 +56,7 @@ export function wasmKernels(run: RunKernel, core: KernelExports): Kernels {
       let panels = 0;
       for (let i = 0; i < products.length; i++) panels += Math.ceil(products[i]!.w.N / PANEL);
       if (xq) round(xq, x);
-      const grained = panelGrain(x.rows, x.cols);
+      const grained = panelGrain(panels, x.rows, x.cols);
       run('linear_group', panels, grained, table.ptr, products.length, x.ptr, xq?.ptr ?? 0, x.rows, x.cols);
     },
     rms_norm(y, x, weight, eps) {
